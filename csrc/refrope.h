@@ -1,0 +1,78 @@
+/*
+ * refrope.h - prototypes of every kernel. cffi reads this file too (lines starting with # left out), so it holds
+ * plain C declarations only. What each function does stands above its body.
+ *
+ * Strides are in elements, for the axes batch, head and row; features lie next to each other.
+ * Slice s is head s % heads of batch s / heads. Return value: 0 done, 1 bad size (nothing written).
+ */
+#ifndef REFROPE_H
+#define REFROPE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* rotary */
+int rr_rotate_f32(const float *x, const ptrdiff_t *x_strides, float *y, const ptrdiff_t *y_strides,
+                  const float *cos_t, const float *sin_t, ptrdiff_t heads, ptrdiff_t rows, ptrdiff_t features,
+                  ptrdiff_t start, ptrdiff_t pairs, int interleaved, int transpose, ptrdiff_t first, ptrdiff_t last);
+int rr_rotate_f64(const double *x, const ptrdiff_t *x_strides, double *y, const ptrdiff_t *y_strides,
+                  const double *cos_t, const double *sin_t, ptrdiff_t heads, ptrdiff_t rows, ptrdiff_t features,
+                  ptrdiff_t start, ptrdiff_t pairs, int interleaved, int transpose, ptrdiff_t first, ptrdiff_t last);
+
+/* attention */
+ptrdiff_t rr_attention_scratch(ptrdiff_t n_q, ptrdiff_t d, int backward);
+int rr_attention_forward_f32(const float *q, const ptrdiff_t *q_strides, const float *k, const ptrdiff_t *k_strides,
+                             const float *v, const ptrdiff_t *v_strides, float *out, const ptrdiff_t *out_strides,
+                             float *lse, float *scratch, ptrdiff_t heads, ptrdiff_t n_q, ptrdiff_t n_k, ptrdiff_t d,
+                             double scale, int causal, uint32_t dropout_threshold, uint64_t seed, ptrdiff_t first,
+                             ptrdiff_t last);
+int rr_attention_forward_f64(const double *q, const ptrdiff_t *q_strides, const double *k, const ptrdiff_t *k_strides,
+                             const double *v, const ptrdiff_t *v_strides, double *out, const ptrdiff_t *out_strides,
+                             double *lse, double *scratch, ptrdiff_t heads, ptrdiff_t n_q, ptrdiff_t n_k, ptrdiff_t d,
+                             double scale, int causal, uint32_t dropout_threshold, uint64_t seed, ptrdiff_t first,
+                             ptrdiff_t last);
+int rr_attention_backward_f32(const float *q, const ptrdiff_t *q_strides, const float *k, const ptrdiff_t *k_strides,
+                              const float *v, const ptrdiff_t *v_strides, const float *dout,
+                              const ptrdiff_t *dout_strides, const float *out, const ptrdiff_t *out_strides,
+                              const float *lse, float *dq, const ptrdiff_t *dq_strides, float *dk,
+                              const ptrdiff_t *dk_strides, float *dv, const ptrdiff_t *dv_strides, float *scratch,
+                              ptrdiff_t heads, ptrdiff_t n_q, ptrdiff_t n_k, ptrdiff_t d, double scale, int causal,
+                              uint32_t dropout_threshold, uint64_t seed, ptrdiff_t first, ptrdiff_t last);
+int rr_attention_backward_f64(const double *q, const ptrdiff_t *q_strides, const double *k, const ptrdiff_t *k_strides,
+                              const double *v, const ptrdiff_t *v_strides, const double *dout,
+                              const ptrdiff_t *dout_strides, const double *out, const ptrdiff_t *out_strides,
+                              const double *lse, double *dq, const ptrdiff_t *dq_strides, double *dk,
+                              const ptrdiff_t *dk_strides, double *dv, const ptrdiff_t *dv_strides, double *scratch,
+                              ptrdiff_t heads, ptrdiff_t n_q, ptrdiff_t n_k, ptrdiff_t d, double scale, int causal,
+                              uint32_t dropout_threshold, uint64_t seed, ptrdiff_t first, ptrdiff_t last);
+
+/* rmsnorm */
+int rr_rmsnorm_forward_f32(const float *x, const float *gain, float *y, float *inv_rms, ptrdiff_t d, double eps,
+                           ptrdiff_t first, ptrdiff_t last);
+int rr_rmsnorm_forward_f64(const double *x, const double *gain, double *y, double *inv_rms, ptrdiff_t d, double eps,
+                           ptrdiff_t first, ptrdiff_t last);
+int rr_rmsnorm_backward_f32(const float *dy, const float *x, const float *gain, const float *inv_rms, float *dx,
+                            float *dgain_rows, ptrdiff_t d, ptrdiff_t rows, ptrdiff_t block, ptrdiff_t first,
+                            ptrdiff_t last);
+int rr_rmsnorm_backward_f64(const double *dy, const double *x, const double *gain, const double *inv_rms, double *dx,
+                            double *dgain_rows, ptrdiff_t d, ptrdiff_t rows, ptrdiff_t block, ptrdiff_t first,
+                            ptrdiff_t last);
+
+/* elementwise */
+int rr_relu_forward_f32(const float *x, float *y, ptrdiff_t first, ptrdiff_t last);
+int rr_relu_forward_f64(const double *x, double *y, ptrdiff_t first, ptrdiff_t last);
+int rr_relu_backward_f32(const float *dy, const float *y, float *dx, ptrdiff_t first, ptrdiff_t last);
+int rr_relu_backward_f64(const double *dy, const double *y, double *dx, ptrdiff_t first, ptrdiff_t last);
+int rr_dropout_f32(const float *x, float *y, uint32_t threshold, uint64_t seed, ptrdiff_t first, ptrdiff_t last);
+int rr_dropout_f64(const double *x, double *y, uint32_t threshold, uint64_t seed, ptrdiff_t first, ptrdiff_t last);
+int rr_adamw_f32(float *weight, float *moment1, float *moment2, const float *grad, const double *settings,
+                 ptrdiff_t first, ptrdiff_t last);
+int rr_adamw_f64(double *weight, double *moment1, double *moment2, const double *grad, const double *settings,
+                 ptrdiff_t first, ptrdiff_t last);
+
+/* build */
+const char *rr_compiler(void);
+const char *rr_flags(void);
+const char *rr_simd(void);
+
+#endif

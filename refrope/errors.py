@@ -1,0 +1,52 @@
+"""The words of error messages: function, argument, what came, what was wanted."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def describe(value: Any) -> str:
+    """An array as `float32(2, 3)`, anything else as its repr."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{value.shape}"
+    return repr(value)
+
+
+def unknown_name(function: str, argument: str, value: object, known: Iterable[str]) -> ValueError:
+    """The error for a name that nobody knows, with the nearest one that is known."""
+    names = list(known)
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return ValueError(f"{function}: unknown {argument} {value!r}; {hint}known: {', '.join(names)}")
+
+
+def check_name(function: str, argument: str, value: object, known: Iterable[str]) -> None:
+    """Raise unless `value` is one of the `known` names."""
+    names = list(known)
+    if value not in names:
+        raise unknown_name(function, argument, value, names)
+
+
+def check_integer(function: str, argument: str, value: object, least: int, most: int | None = None) -> int:
+    """`value` as an int, or an error unless it is a whole number in [least, most]."""
+    fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not fits or value < least or (most is not None and value > most):  # type: ignore[operator]
+        wanted = f"an integer >= {least}" if most is None else f"an integer in [{least}, {most}]"
+        raise ValueError(f"{function}: {argument} is {value!r}, expected {wanted}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def check_number(function: str, argument: str, value: object, wanted: str, least: float, *, above: bool = False) -> float:
+    """`value` as a float, or an error unless it is finite and >= `least` (> `least` with `above`)."""
+    fits = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if fits:
+        number = float(value)  # type: ignore[arg-type]
+        fits = math.isfinite(number) and (number > least if above else number >= least)
+    if not fits:
+        raise ValueError(f"{function}: {argument} is {value!r}, expected {wanted}")
+    return number

@@ -1,0 +1,46 @@
+"""C twins: the same names, signatures and errors as the NumPy functions they speed up.
+
+    refrope.rotary.rotate            rotate
+    refrope.nn.attention             attention_forward, attention_backward
+    refrope.nn.layers                rmsnorm_forward, rmsnorm_backward, relu_forward, relu_backward
+    refrope.nn.dropout, .optim       dropout, adamw_update
+
+Where the compiled module is missing every one of them raises RuntimeError with the remedy; nothing falls back silently.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from refrope.kernels._native_loader import REMEDY, available, missing_reason, native, require
+from refrope.kernels.attention import attention_backward, attention_forward
+from refrope.kernels.layers import adamw_update, dropout, relu_backward, relu_forward, rmsnorm_backward, rmsnorm_forward
+from refrope.kernels.rotary import rotate
+from refrope.kernels.threads import get_num_threads, set_num_threads
+
+__all__ = [
+    "adamw_update",
+    "attention_backward",
+    "attention_forward",
+    "available",
+    "build_info",
+    "dropout",
+    "get_num_threads",
+    "relu_backward",
+    "relu_forward",
+    "require",
+    "rmsnorm_backward",
+    "rmsnorm_forward",
+    "rotate",
+    "set_num_threads",
+]
+
+
+def build_info() -> dict[str, Any]:
+    """What the kernels are: whether they are there, their compiler, flags, instruction set in use, and threads."""
+    info: dict[str, Any] = {"available": available(), "threads": get_num_threads()}
+    if not available():
+        return info | {"reason": missing_reason(), "remedy": REMEDY, "compiler": None, "flags": None, "simd": None}
+    ffi, lib = native()
+    texts = {key: ffi.string(getattr(lib, f"rr_{key}")()).decode() for key in ("compiler", "flags", "simd")}
+    return info | texts

@@ -1,0 +1,93 @@
+"""One setting for the number of threads, and the pool that spreads independent slices over them.
+
+The kernels themselves know nothing of threads. A call is cut into ranges of (batch, head) slices or rows; each range is
+one C call, and cffi releases the interpreter lock during it. No range depends on another, so the result has the same
+bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+_num_threads: int | None = None
+_pool: ThreadPoolExecutor | None = None
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def get_num_threads() -> int:
+    """The number of threads that the kernels use: as set, else REFROPE_NUM_THREADS, else one a core."""
+    if _num_threads is not None:
+        return _num_threads
+    text = os.environ.get("REFROPE_NUM_THREADS")
+    if text is None:
+        return available_cores()
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ValueError(f"REFROPE_NUM_THREADS is {text!r}, expected a whole number of at least 1")
+    return int(text)
+
+
+def set_num_threads(n: int) -> None:
+    """Use `n` threads in the C kernels and, where threadpoolctl is installed, in NumPy's BLAS.
+
+    The kernels give the same bits for any `n`. A BLAS does not promise that.
+
+    Raises
+    ------
+    ValueError
+        `n` is not a whole number of at least 1.
+    """
+    global _num_threads  # noqa: PLW0603
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"set_num_threads: n is {n!r}, expected a whole number of at least 1")
+    _num_threads = n
+    _close_pool()
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return
+    threadpool_limits(limits=n, user_api="blas")
+
+
+def run_ranges(task: Callable[[int, int], int], count: int) -> list[int]:
+    """Call ``task(first, last)`` on consecutive ranges that cover [0, count), one a thread; their return values."""
+    threads = min(get_num_threads(), count)
+    if threads <= 1:
+        return [task(0, count)]
+    bounds = [count * i // threads for i in range(threads + 1)]
+    ranges = list(zip(bounds[:-1], bounds[1:], strict=True))
+    futures = [_get_pool(threads - 1).submit(task, *r) for r in ranges[1:]]
+    first = task(*ranges[0])  # the calling thread works too
+    return [first, *(future.result() for future in futures)]
+
+
+def _get_pool(workers: int) -> ThreadPoolExecutor:
+    global _pool  # noqa: PLW0603
+    if _pool is None or _pool._max_workers < workers:
+        _close_pool()
+        _pool = ThreadPoolExecutor(workers, thread_name_prefix="refrope")
+    return _pool
+
+
+def _close_pool() -> None:
+    global _pool  # noqa: PLW0603
+    if _pool is not None:
+        _pool.shutdown()
+        _pool = None
+
+
+def _forget_pool() -> None:
+    """A forked child has none of its parent's threads: it must not wait for them."""
+    global _pool  # noqa: PLW0603
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
