@@ -1,0 +1,117 @@
+"""The only place where an angle meets cos and sin.
+
+Angles are float64; cos and sin are taken in float64 and rounded once, to the dtype asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refrope.errors import describe
+
+TABLE_DTYPES = (np.float64, np.float32, np.float16)
+# NumPy's vector loops may treat the last few elements of an array apart. Filled up to a multiple of this many, equal
+# angles have equal bits wherever they stand, which is what makes Resonance's tables repeat bit for bit.
+_VECTOR_ELEMENTS = 64
+
+
+def as_positions(positions: npt.ArrayLike, *, integers_only: bool = False) -> npt.NDArray[Any]:
+    """`positions` as an int64 or float64 array.
+
+    Raises
+    ------
+    ValueError
+        Not numbers, not finite, beyond int64, or (with `integers_only`) not of an integer type.
+    """
+    places = np.asarray(positions)
+    wanted = "int64 values" if integers_only else "int64 or finite float values"
+    if places.size == 0 and not isinstance(positions, np.ndarray):
+        places = places.astype(np.int64)  # an empty list says nothing about its type
+    if places.dtype.kind in "iu":
+        if places.dtype.kind == "u" and places.size and int(places.max()) > np.iinfo(np.int64).max:
+            raise ValueError(f"cos_sin: positions hold {places.max()}, beyond int64's 2^63 - 1")
+        return places.astype(np.int64)
+    if places.dtype.kind != "f" or integers_only:
+        raise ValueError(f"cos_sin: positions are {describe(places)}, expected {wanted}")
+    places = places.astype(np.float64)
+    if not np.isfinite(places).all():
+        raise ValueError(f"cos_sin: positions hold {places[~np.isfinite(places)][0]}, expected {wanted}")
+    return places
+
+
+def cos_sin(
+    inv_freq: npt.NDArray[np.float64],
+    positions: npt.ArrayLike,
+    *,
+    dtype: npt.DTypeLike = np.float32,
+    attention_factor: float = 1.0,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Tables of ``position * inv_freq``: float64 angles, cast once.
+
+    Parameters
+    ----------
+    inv_freq : (pairs,) float64, radians per token
+    positions : (...) int64 or finite float, tokens
+    dtype : float64, float32 or float16, of the result
+    attention_factor : float, multiplies both tables before they are rounded
+
+    Returns
+    -------
+    cos, sin : (..., pairs) of `dtype`
+
+    Notes
+    -----
+    Before the attention factor a float32 entry is within 2^-25 + 4 * 2^-53 * |position| * inv_freq + 2^-50 of the exact
+    value: rounding to float32, then the float64 roundings of position, inv_freq and their product, then cos itself.
+    """
+    places = as_positions(positions).astype(np.float64)
+    return _cos_sin_of_angles(places[..., None] * inv_freq, dtype, attention_factor)
+
+
+def periodic_cos_sin(
+    periods: npt.NDArray[np.int64],
+    positions: npt.ArrayLike,
+    *,
+    dtype: npt.DTypeLike = np.float32,
+    attention_factor: float = 1.0,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Tables of whole-number periods: the phase is ``(position mod period) / period`` of a turn, mod in integers.
+
+    Parameters
+    ----------
+    periods : (pairs,) int64, tokens; 0 for a pair that stands still
+    positions : (...) int64, tokens
+    dtype, attention_factor : as in `cos_sin`
+
+    Returns
+    -------
+    cos, sin : (..., pairs) of `dtype`
+        Entries at positions that differ by a multiple of a pair's period are equal bit for bit, over all of int64.
+        Before the attention factor a float32 entry is within 2^-25 + 2^-32 of the exact value at every position.
+    """
+    return _cos_sin_of_angles(2 * np.pi * periodic_turns(periods, positions), dtype, attention_factor)
+
+
+def periodic_turns(periods: npt.NDArray[np.int64], positions: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """``(position mod period) / period``, float64 (..., pairs) in [0, 1); 0 where the period is 0."""
+    places = as_positions(positions, integers_only=True)
+    divisors = np.maximum(periods, 1)
+    result: npt.NDArray[np.float64] = np.mod(places[..., None], divisors) / divisors
+    return result
+
+
+def _cos_sin_of_angles(
+    angles: npt.NDArray[np.float64], dtype: npt.DTypeLike, attention_factor: float
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    kind = np.dtype(dtype)
+    if kind not in TABLE_DTYPES:
+        raise ValueError(f"cos_sin: dtype is {kind}, expected float64, float32 or float16")
+    flat = np.zeros(-(-angles.size // _VECTOR_ELEMENTS) * _VECTOR_ELEMENTS)
+    flat[: angles.size] = angles.ravel()
+    cos, sin = (
+        (attention_factor * f(flat)[: angles.size]).astype(kind).reshape(angles.shape) for f in (np.cos, np.sin)
+    )
+    return cos, sin

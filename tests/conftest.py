@@ -1,0 +1,15 @@
+"""What all tests share: Hypothesis profiles and the backends that are built here."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+from refrope import kernels
+
+BACKENDS = ["numpy", *(["c"] if kernels.available() else [])]
+
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+# In CI the same 200 examples every time, so that a red run is red for everybody; elsewhere new ones each time.
+settings.register_profile("ci", max_examples=200, derandomize=True, **_COMMON)
+settings.register_profile("local", max_examples=100, **_COMMON)
+settings.load_profile("ci" if os.environ.get("CI") else "local")

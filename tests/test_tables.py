@@ -1,0 +1,157 @@
+"""Tables are as exact as float64 angles allow, and Resonance's repeat bit for bit."""
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import EDGE_POSITIONS, INT64_MAX, encodings, int64_positions, resonances, scaled
+
+from refrope import Resonance, RoPE, YaRN
+
+# float32 rounding, then three float64 roundings of the angle (position, inv_freq, product), then cos itself.
+ROUNDING32 = 2.0**-25
+PER_RADIAN = 4 * 2.0**-53
+COSINE = 2.0**-50
+RESONANCE = 2.0**-25 + 2.0**-32  # at every position
+# float64 tables: four units in the last place of NumPy's cos, besides the angle's error.
+ROUNDING64 = 2.0**-51
+
+
+def exact_cos_sin(inv_freq, position):
+    angle = mpmath.mpf(int(position)) * inv_freq
+    return mpmath.cos(angle), mpmath.sin(angle)
+
+
+def exact_inv_freq(encoding):
+    """The formula in 60 digits where it is simple, else the encoding's own decimals (held to mpmath in test_encodings)."""
+    from refrope.encodings.base import exact_arithmetic
+
+    with exact_arithmetic():
+        return [mpmath.mpf(str(f)) for f in encoding.exact_inv_freq()]
+
+
+@given(scaled, st.lists(int64_positions, min_size=1, max_size=4))
+def test_float32_tables_hold_their_stated_error(encoding, positions):
+    cos, sin = encoding.cos_sin(np.array(positions), np.float32)
+    with mpmath.workdps(60):
+        frequencies = exact_inv_freq(encoding)
+        for i, position in enumerate(positions):
+            for j, frequency in enumerate(frequencies):
+                bound = ROUNDING32 + PER_RADIAN * abs(position) * encoding.inv_freq[j] + COSINE
+                c, s = exact_cos_sin(frequency, position)
+                # The attention factor scales value and error alike; a last float32 rounding may move the exponent.
+                slack = bound * encoding.attention_factor * 2
+                slack = bound if encoding.attention_factor == 1.0 else slack
+                assert abs(mpmath.mpf(float(cos[i, j])) - encoding.attention_factor * c) <= slack
+                assert abs(mpmath.mpf(float(sin[i, j])) - encoding.attention_factor * s) <= slack
+
+
+@given(st.builds(Resonance, st.builds(RoPE, st.sampled_from([2, 16, 64, 128]), st.sampled_from([500.0, 1e4, 5e5, 1e8]))),
+       st.lists(int64_positions, min_size=1, max_size=4))
+def test_resonance_tables_are_exact_at_every_int64_position(resonance, positions):
+    cos, sin = resonance.cos_sin(np.array(positions), np.float32)
+    with mpmath.workdps(60):
+        for i, position in enumerate(positions):
+            for j, period in enumerate(resonance.periods.tolist()):
+                angle = 2 * mpmath.pi * (position % period) / period
+                assert abs(mpmath.mpf(float(cos[i, j])) - mpmath.cos(angle)) <= RESONANCE
+                assert abs(mpmath.mpf(float(sin[i, j])) - mpmath.sin(angle)) <= RESONANCE
+
+
+@given(resonances, st.integers(0, 2**20), st.integers(0, 2**63 - 1), st.sampled_from([np.float32, np.float64]))
+def test_resonance_tables_repeat_bit_for_bit_up_to_two_to_the_63(resonance, position, far, dtype):
+    for j, period in enumerate(resonance.periods.tolist()):
+        shifted = min(far, INT64_MAX - period)
+        shifted -= (shifted - position) % period  # the largest repetition that fits
+        near = resonance.cos_sin(np.array([position]), dtype)
+        away = resonance.cos_sin(np.array([1, 2, shifted, 3]), dtype)  # elsewhere in the array, too
+        for a, b in zip(near, away, strict=True):
+            assert a[0, j].tobytes() == b[2, j].tobytes()
+
+
+@given(resonances, st.integers(1, 300))
+def test_resonance_tables_do_not_depend_on_the_array_they_are_part_of(resonance, count):
+    whole = resonance.cos_sin(np.arange(count), np.float64)
+    alone = [resonance.cos_sin(np.array([n]), np.float64) for n in range(0, count, 7)]
+    for part in range(2):
+        assert np.array_equal(whole[part][::7], np.concatenate([table[part] for table in alone]))
+
+
+def test_resonance_repeats_at_negative_positions_as_well():
+    resonance = Resonance(RoPE(64))
+    for j, period in enumerate(resonance.periods.tolist()):
+        back, ahead = resonance.cos_sin(np.array([-5])), resonance.cos_sin(np.array([period - 5]))
+        assert back[0][0, j] == ahead[0][0, j]
+        assert back[1][0, j] == ahead[1][0, j]
+
+
+def test_plain_rope_tables_do_not_repeat():
+    whole = np.round(RoPE(64).wavelengths).astype(np.int64)
+    cos, _ = RoPE(64).cos_sin(np.arange(100_000))
+    assert all(cos[0, j] != cos[whole[j], j] for j in range(10))
+
+
+@given(encodings)
+def test_float64_tables_hold_their_stated_error(encoding):
+    positions = np.array([0, 1, 64, 4095])
+    cos, _ = encoding.cos_sin(positions, np.float64)
+    with mpmath.workdps(60):
+        frequencies = exact_inv_freq(encoding)
+        for i, position in enumerate(positions):
+            for j, frequency in enumerate(frequencies):
+                bound = ROUNDING64 + PER_RADIAN * position * float(frequency) + 8 * 2.0**-53
+                wanted = mpmath.cos(int(position) * frequency)
+                got = mpmath.mpf(float(cos[i, j])) / mpmath.mpf(encoding.attention_factor)
+                assert abs(got - wanted) <= bound
+
+
+@given(encodings, st.sampled_from([np.float16, np.float32, np.float64]))
+def test_position_zero_is_the_attention_factor_and_nought(encoding, dtype):
+    cos, sin = encoding.cos_sin(np.zeros(3, np.int64), dtype)
+    assert cos.dtype == sin.dtype == dtype
+    assert (cos == dtype(encoding.attention_factor)).all()
+    assert (sin == 0).all()
+
+
+def test_tables_take_the_shape_of_the_positions():
+    for encoding in (RoPE(8), Resonance(YaRN(8))):
+        assert encoding.cos_sin(np.zeros((3, 5), np.int64))[0].shape == (3, 5, 4)
+        assert encoding.cos_sin([])[0].shape == (0, 4)
+        assert encoding.cos_sin(7)[0].shape == (4,)
+
+
+def test_fractional_and_negative_positions_are_angles_like_others():
+    cos, sin = RoPE(8).cos_sin(np.array([-1.5, 1.5]), np.float64)
+    assert np.array_equal(cos[0], cos[1])
+    assert np.array_equal(sin[0], -sin[1])
+
+
+@pytest.mark.parametrize("position", EDGE_POSITIONS)
+def test_turns_agree_with_the_tables(position):
+    for encoding in (RoPE(64), Resonance(RoPE(64))):
+        turns = encoding.turns(np.array([min(position, 2**31)]))
+        cos, _ = encoding.cos_sin(np.array([min(position, 2**31)]), np.float64)
+        assert ((turns >= 0) & (turns < 1)).all()
+        assert np.allclose(np.cos(2 * np.pi * turns), cos, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "positions", "words"),
+    [
+        (RoPE(8), np.array([0.0, np.nan]), "positions hold nan, expected int64 or finite float values"),
+        (RoPE(8), np.array([np.inf]), "positions hold inf"),
+        (RoPE(8), ["a"], "positions are <U1"),
+        (RoPE(8), np.array([True]), "positions are bool"),
+        (RoPE(8), np.array([2**63], np.uint64), "beyond int64"),
+        (Resonance(RoPE(8)), np.array([1.0]), "positions are float64.1,., expected int64 values"),
+    ],
+)
+def test_positions_that_are_no_positions_are_refused(encoding, positions, words):
+    with pytest.raises(ValueError, match=words):
+        encoding.cos_sin(positions)
+
+
+def test_other_dtypes_are_refused():
+    with pytest.raises(ValueError, match="dtype is int32, expected float64, float32 or float16"):
+        RoPE(8).cos_sin(np.arange(3), np.int32)
