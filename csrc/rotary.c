@@ -1,0 +1,12 @@
+#include "refrope.h"
+#include "rr_config.h"
+
+#define REAL float
+#define RR(name) rr_##name##_f32
+#include "rotary_body.h"
+#undef REAL
+#undef RR
+
+#define REAL double
+#define RR(name) rr_##name##_f64
+#include "rotary_body.h"
