@@ -1,0 +1,669 @@
+"""PosGen: the tasks against plain Python, what follows from the rules, splits, and what a model is given."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refrope import posgen
+from refrope.posgen import (
+    TASKS,
+    digest,
+    far_start,
+    generate,
+    inputs_and_targets,
+    make_splits,
+    with_front_token,
+)
+
+# SHA-256 of train, validation, test and of all three, for the default sizes and seed 1.
+STANDARD = {
+    ("recursive", "disjoint"): (
+        "c6b6831f0e6d8cf38c416f5fd1d504b48dee9351a0fd664bd01f7d789423a75f",
+        "ab1a13c56beb5773ef9eea2e7fec16e4b61bccf58aae950a3ee83f0738f8b45a",
+        "a1c69a6daa59f0a3835f091a9f86aec83bc00a6fa39f9476f015632b8c815cd7",
+        "b56cd7dae6bfb0883a1e423b099cfbc8ee43217ce1ad95cab98e7c0b054c2ffe",
+    ),
+    ("cot", "disjoint"): (
+        "a0a7fa7260780a580ce008aa46da05f0e12ddbad03fde05b9d135f0b0ce57917",
+        "cba720506517566c9a6ad1a7d118c177861970846e50b4696a635a132f9af055",
+        "302cae52f77ca4c44e780510a54e5f48ac6632d58a3ee8e487f8897c96bb95d6",
+        "78631160deccf849acc574ef02880d78bfbc5dfcb7f853a8a5e3ab85f536284f",
+    ),
+    ("semirecursive", "disjoint"): (
+        "552395dba391c1240395285e4b03c786768bff1cc84016b2f9e2477d521c8845",
+        "451ffa542409faea0e54165dfc1aef5fcd4dfb6c24f1895d0930d9e33ff24cf4",
+        "19fb180b969a4efaa4576706f3ad4e9131632f082f647c3155a332127b07536c",
+        "61c27ba0bddefc12254a2c895899d72c4ed3b2d4d193c17da0a7bd0e9bcc5258",
+    ),
+    ("recursive", "official"): (
+        "0554cfbdd92c2b7c6a47e4cf8e8f5ef912d97eb0fe4501e4e2a9587d96a93048",
+        "198974af62dea5fab0ca683843c75a13c512df3d1973f403fbc4138ba55f0920",
+        "78a18a52f9b55a4046a0ff878cccae3e2b65b04fa5a5e07ca93695e997085674",
+        "df8f1e16688a9a667011c983ce1af97699bada74a326c0c9b0ef883e601c13c9",
+    ),
+    ("cot", "official"): (
+        "6c07c1e86aea47fc42bfff2725d6fd4deb30da6f4eed5ba159890996bad6d7e4",
+        "b77f40a87ca76712f6d8abd366f374c628c03a4558a78d636d5b2c44cca014d1",
+        "ff0843dcfecfc74851a9ea51f2c10f4f43338e5ab54a3024663206402d6bb09f",
+        "23230adbeee211a2a0d478cdd685e283c52e663b11116bfc8836a235628710fa",
+    ),
+    ("semirecursive", "official"): (
+        "80a8e4f788bddd238d8c94d7dc8361432a77afc7bf5f670bc7f4682e5013051c",
+        "458929a599487ca475d49a48543b40d89a81a7858932e7c2a79159ae3e39b04c",
+        "5f2efb042aa56eaee54c2984d28eb8635af54133a31e58368e8b68aaa3ae2af1",
+        "77cb2f94cd9f773dac7a45d1cef36f2833591f0da501343a06e2c4f2e958b13e",
+    ),
+}
+
+
+@cache
+def standard(task, recipe):
+    return make_splits(task, recipe=recipe, seed=1)
+
+
+def exactly(message):
+    """Match this whole error message and no other."""
+    return f"^{re.escape(message)}$"
+
+
+def oracle(task, prefix, length, j, k, h):
+    """One sequence, token by token, in plain Python: h gets the list of far and the list of near tokens."""
+    tokens = list(prefix)
+    pointer, waits = 0, True  # semirecursive: the pointer rests at a place for two tokens
+    while len(tokens) < length:
+        near = tokens[len(tokens) - k :]
+        if task == "recursive":
+            far = tokens[: len(tokens) - k][-j:]
+        elif task == "cot":
+            far = tokens[:j]
+        else:
+            far = tokens[pointer : pointer + j]
+            pointer, waits = (pointer, False) if waits else (pointer + 1, True)
+        assert len(far) == j
+        tokens.append(h(far, near))
+    return tokens
+
+
+@st.composite
+def problems(draw):
+    """task, prefixes, length, modulus, j, k."""
+    modulus, j, k = draw(st.integers(2, 23)), draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    token = st.integers(0, modulus - 1)
+    prefixes = draw(st.lists(st.lists(token, min_size=j + k, max_size=j + k), min_size=1, max_size=3))
+    return draw(st.sampled_from(TASKS)), prefixes, draw(st.integers(j + k, 40)), modulus, j, k
+
+
+def random_sequences(task, length=256, rule=None):
+    """500 sequences with the paper's modulus, j and k."""
+    prefixes = make_splits("cot", seed=7, train=500, validation=0, test=0, train_length=4).train
+    return generate(task, prefixes, length, rule=rule)
+
+
+# ---- the tasks
+
+
+@given(problem=problems())
+def test_every_task_agrees_with_plain_python(problem):
+    task, prefixes, length, modulus, j, k = problem
+    tokens = generate(task, prefixes, length, modulus, j, k)
+    assert tokens.dtype == np.int64
+    assert tokens.tolist() == [
+        oracle(task, prefix, length, j, k, lambda far, near: (sum(far) + sum(near)) % modulus)
+        for prefix in prefixes
+    ]
+
+
+@given(problem=problems(), seed=st.integers(0, 99))
+def test_a_rule_gets_the_far_and_the_near_tokens_apart_and_in_order(problem, seed):
+    task, prefixes, length, modulus, j, k = problem
+
+    def weighed(far, near, modulus):
+        assert (far.shape, near.shape) == ((len(prefixes), j), (len(prefixes), k))
+        return (far @ (2 + np.arange(j)) + near @ (11 + seed + np.arange(k) ** 2)) % modulus
+
+    def weighed_lists(far, near):
+        total = sum((2 + i) * token for i, token in enumerate(far))
+        return (total + sum((11 + seed + i * i) * token for i, token in enumerate(near))) % modulus
+
+    assert generate(task, prefixes, length, modulus, j, k, weighed).tolist() == [
+        oracle(task, prefix, length, j, k, weighed_lists) for prefix in prefixes
+    ]
+
+
+def test_the_first_tokens_of_each_task_by_hand():
+    assert generate("recursive", [[1, 2, 3, 4]], 9).tolist() == [[1, 2, 3, 4, 10, 2, 2, 1, 15]]
+    assert generate("cot", [[1, 2, 3, 4]], 9).tolist() == [[1, 2, 3, 4, 10, 1, 16, 11, 12]]
+    # far tokens 1 1 2 2 3:        1+9,  1+17, 2+15, 2+11, 3+11 (mod 17)
+    assert generate("semirecursive", [[1, 2, 3, 4]], 9).tolist() == [[1, 2, 3, 4, 10, 1, 0, 13, 0]]
+
+
+@given(task=st.sampled_from(TASKS), j=st.integers(1, 50), k=st.integers(1, 50), more=st.integers(0, 10**12))
+def test_the_far_window_exists_and_ends_before_the_near_tokens(task, j, k, more):
+    index = j + k + more
+    assert 0 <= far_start(task, index, j, k) <= index - k - j
+
+
+def test_the_semirecursive_pointer_moves_every_second_token():
+    assert [far_start("semirecursive", index) for index in range(4, 12)] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [far_start("semirecursive", index, j=2, k=1) for index in range(3, 8)] == [0, 0, 1, 1, 2]
+    assert far_start("semirecursive", 255) == 125
+
+
+def test_the_printed_semirecursive_index_would_be_a_near_token():
+    for index in range(4, 256):
+        printed = index - 4 // 2 - 1  # floor(l - (j+k)/2) - j
+        assert printed == index - 3
+        assert far_start("semirecursive", index) < printed
+
+
+def test_a_sequence_may_be_its_prefix_alone_and_there_may_be_no_sequence():
+    prefixes = np.array([[1, 2, 3, 4]], np.uint8)
+    for task in TASKS:
+        assert generate(task, prefixes, 4).tolist() == [[1, 2, 3, 4]]
+        assert generate(task, np.empty((0, 4), int), 9).shape == (0, 9)
+
+
+def test_generate_returns_a_new_array_and_leaves_prefixes_alone():
+    prefixes = np.array([[1, 2, 3, 4]])
+    tokens = generate("cot", prefixes, 4)
+    tokens[:] = 0
+    assert prefixes.tolist() == [[1, 2, 3, 4]]
+
+
+# ---- what follows from the sum
+
+
+def two_term(x, lag):
+    """Where x_l = 2 x_{l-1} - x_{l-lag} mod 17, for l = lag, lag + 1, ..."""
+    return x[:, lag:] == (2 * x[:, lag - 1 : -1] - x[:, :-lag]) % 17
+
+
+def test_recursive_obeys_a_two_term_rule():
+    assert two_term(random_sequences("recursive"), 5).all()
+
+
+def test_cot_obeys_a_two_term_rule_from_the_second_generated_token_on():
+    obeyed = two_term(random_sequences("cot"), 4)  # column i is l = 4 + i
+    assert obeyed[:, 1:].all()
+    assert obeyed[:, 0].mean() < 0.2  # chance: 1/17
+
+
+def test_semirecursive_obeys_the_two_term_rule_on_odd_steps_and_by_chance_on_even_ones():
+    obeyed = two_term(random_sequences("semirecursive"), 4)
+    assert obeyed[:, 1::2].all()
+    # Even steps: 125 * 500 chances of 1/17, were they independent a standard deviation of 0.001. Ten times that.
+    assert abs(obeyed[:, 2::2].mean() - 1 / 17) < 0.01
+
+
+def test_linear_cot_repeats_every_96_tokens_after_its_first():
+    x = random_sequences("cot")
+    assert np.array_equal(x[:, 1:-96], x[:, 97:])
+    assert not np.array_equal(x[:, 0], x[:, 96])
+    for shorter in (48, 32):  # every smaller divisor of 96 divides one of these
+        assert not np.array_equal(x[:, 1:-shorter], x[:, 1 + shorter :])
+
+
+# ---- other rules
+
+
+@given(
+    far=st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    near=st.lists(st.integers(0, 4), min_size=1, max_size=4),
+    table=st.lists(st.integers(0, 4), min_size=25, max_size=25),
+)
+def test_a_lookup_rule_reads_its_table_at_far_sum_and_near_sum(far, near, table):
+    rule = posgen.LookupRule("test", 5, 0, np.reshape(table, (5, 5)))
+    tokens = rule(np.array([far]), np.array([near]), 5)
+    assert tokens.tolist() == [table[sum(far) % 5 * 5 + sum(near) % 5]]
+
+
+@pytest.mark.parametrize("modulus", [2, 3, 17, 23])
+def test_the_table_rule_depends_on_the_total_alone(modulus):
+    table = posgen.table_rule(modulus, 5).table
+    for far in range(modulus):
+        for near in range(modulus):
+            assert table[far, near] == table[0, (far + near) % modulus]
+    assert ((table >= 0) & (table < modulus)).all()
+
+
+@pytest.mark.parametrize("modulus", [2, 3, 17, 23])
+def test_the_latin_rule_can_be_solved_for_far_and_for_near(modulus):
+    table = posgen.latin_rule(modulus, 5).table
+    symbols = np.arange(modulus)
+    assert (np.sort(table, axis=0) == symbols[:, None]).all()
+    assert (np.sort(table, axis=1) == symbols).all()
+
+
+def test_rules_are_pinned_and_differ_with_their_seed():
+    assert posgen.table_rule(17, 0).table[0].tolist() == [
+        8,
+        3,
+        10,
+        9,
+        8,
+        2,
+        0,
+        2,
+        3,
+        4,
+        10,
+        4,
+        0,
+        4,
+        10,
+        15,
+        11,
+    ]
+    assert posgen.latin_rule(17, 0).table[0].tolist() == [
+        14,
+        13,
+        3,
+        2,
+        11,
+        7,
+        4,
+        15,
+        16,
+        0,
+        12,
+        10,
+        9,
+        5,
+        8,
+        6,
+        1,
+    ]
+    for make in (posgen.table_rule, posgen.latin_rule):
+        assert not np.array_equal(make(17, 0).table, make(17, 1).table)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", ["table", "latin"])
+def test_a_named_rule_is_the_rule_of_seed_0(task, name):
+    prefixes = [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert np.array_equal(
+        generate(task, prefixes, 30, rule=name),
+        generate(task, prefixes, 30, rule=posgen.make_rule(name, 17, 0)),
+    )
+
+
+def test_no_rule_and_the_name_sum_are_the_sum():
+    assert posgen.make_rule("sum", 17, 3) is posgen.sum_rule
+    by_default = generate("cot", [[1, 2, 3, 4]], 30)
+    for rule in (None, "sum", posgen.sum_rule):
+        assert np.array_equal(generate("cot", [[1, 2, 3, 4]], 30, rule=rule), by_default)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_latin_rule_has_no_linear_two_term_shortcut(task):
+    x = random_sequences(task, rule="latin")
+    for lag in (4, 5):
+        # Chance is 1/17; sequences that happen to run in a short cycle obey it somewhat more often.
+        assert two_term(x, lag).mean() < 0.2
+
+
+@pytest.mark.parametrize("task", ["recursive", "cot"])
+def test_the_random_table_makes_sequences_run_into_short_cycles_and_the_latin_square_does_not(task):
+    state = 4 if task == "recursive" else 3  # tokens that, for a given x_0, decide all that follow
+    for rule, repeats in (("table", True), ("latin", False)):
+        x = random_sequences(task, 64, rule)[:, 1:]
+        windows = [[tuple(row[i : i + state]) for i in range(len(row) - state + 1)] for row in x.tolist()]
+        share = np.mean([len(set(seen)) < len(seen) for seen in windows])
+        assert (share > 0.25) == repeats, (rule, share)
+
+
+def test_a_rule_cannot_write_to_the_tokens_it_reads():
+    def vandal(far, near, modulus):
+        near[:] = 0
+        return near[:, 0]
+
+    with pytest.raises(ValueError, match="read-only"):
+        generate("cot", [[1, 2, 3, 4]], 9, rule=vandal)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (np.zeros((2, 1), int), "int64(2, 1)"),
+        (np.zeros(3, int), "int64(3,)"),
+        (np.zeros(2), "float64(2,)"),
+        (np.ones(2, bool), "bool(2,)"),
+        (np.array([0, 17]), "int64(2,) with values from 0 to 17"),
+        (np.array([-1, 5]), "int64(2,) with values from -1 to 5"),
+    ],
+)
+def test_a_rule_that_returns_no_tokens_is_reported(answer, found):
+    message = f"generate: rule returned {found}, expected integers (2,) in [0, 17)"
+    with pytest.raises(ValueError, match=exactly(message)):
+        generate("cot", [[1, 2, 3, 4], [0, 0, 0, 0]], 9, rule=lambda far, near, modulus: answer)
+
+
+def test_a_lookup_rule_refuses_another_modulus():
+    with pytest.raises(ValueError, match=exactly("table_rule: modulus is 7, expected the table's, 5")):
+        generate("cot", [[1, 2, 3, 4]], 9, modulus=7, rule=posgen.table_rule(5, 0))
+
+
+# ---- splits
+
+
+@pytest.mark.parametrize(("task", "recipe"), STANDARD)
+def test_the_standard_splits_are_pinned(task, recipe):
+    made = standard(task, recipe)
+    hashes = [digest(array) for array in (made.train, made.validation, made.test)]
+    assert (*hashes, digest(made)) == STANDARD[task, recipe]
+
+
+@pytest.mark.parametrize(("task", "recipe"), STANDARD)
+def test_the_standard_splits_have_the_papers_sizes_and_are_continued_from_their_prefixes(task, recipe):
+    made = standard(task, recipe)
+    assert made.train.shape == (10_000, 64)
+    assert made.validation.shape == made.test.shape == (1_000, 256)
+    for split in (made.train, made.validation, made.test):
+        assert np.array_equal(split, generate(task, split[:, :4], split.shape[1]))
+        assert not split.flags.writeable
+
+
+def distinct(*arrays):
+    return {tuple(row) for array in arrays for row in array[:, :4].tolist()}
+
+
+def test_disjoint_prefixes_are_all_different_and_the_same_for_every_task():
+    made = standard("recursive", "disjoint")
+    assert len(distinct(made.train, made.validation, made.test)) == 12_000
+    for task in TASKS:
+        other = standard(task, "disjoint")
+        for name in ("train", "validation", "test"):
+            assert np.array_equal(getattr(other, name)[:, :4], getattr(made, name)[:, :4])
+
+
+@given(
+    modulus=st.integers(2, 5),
+    j=st.integers(1, 2),
+    k=st.integers(1, 2),
+    seed=st.integers(0, 2**40),
+    shares=st.tuples(*[st.integers(0, 5)] * 3),
+    task=st.sampled_from(TASKS),
+)
+def test_disjoint_prefixes_are_different_for_all_sizes(modulus, j, k, seed, shares, task):
+    train, validation, test = (modulus ** (j + k) * share // max(sum(shares), 1) for share in shares)
+    sizes = {"train": train, "validation": validation, "test": test}
+    made = make_splits(task, seed=seed, train_length=9, test_length=11, modulus=modulus, j=j, k=k, **sizes)
+    rows = [tuple(row[: j + k]) for name in sizes for row in getattr(made, name).tolist()]
+    assert len(rows) == len(set(rows)) == train + validation + test
+    assert {name: len(getattr(made, name)) for name in sizes} == sizes
+
+
+def test_all_83521_prefixes_may_be_asked_for_and_not_one_more():
+    made = make_splits("cot", seed=1, train=83_000, validation=500, test=21, train_length=4, test_length=4)
+    assert len(distinct(made.train, made.validation, made.test)) == 83_521
+    message = (
+        "make_splits: train + validation + test is 83000 + 500 + 22 = 83522, "
+        "expected at most 17**4 = 83521, the number of different prefixes"
+    )
+    with pytest.raises(ValueError, match=exactly(message)):
+        make_splits("cot", seed=1, train=83_000, validation=500, test=22)
+
+
+def test_more_prefixes_than_an_int64_can_count_are_no_problem():
+    made = make_splits("cot", seed=1, train=50, validation=5, test=5, j=10, k=20)
+    assert made.train.shape == (50, 64)
+    assert len({tuple(row) for row in made.train[:, :30].tolist()}) == 50
+
+
+def test_disjoint_splits_depend_on_the_seed_alone():
+    sizes = {"train": 300, "validation": 30, "test": 30}
+    again = [digest(make_splits("cot", seed=seed, **sizes)) for seed in (1, 1, 2, 2**64 + 1)]
+    assert again[0] == again[1]
+    assert len(set(again)) == 3
+
+
+def test_official_prefixes_are_2380_increasing_ones_over_and_over():
+    train = standard("cot", "official").train
+    assert len(distinct(train)) == 2_380
+    assert (np.diff(train[:, :4], axis=1) > 0).all()
+    assert train[:3, :4].tolist() == [[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 2, 5]]
+    assert train[2379, :4].tolist() == [13, 14, 15, 16]
+    assert np.array_equal(train[2380:], train[:-2380])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_official_validation_and_test_sequence_begins_with_a_training_sequence(task):
+    made = standard(task, "official")
+    seen = {row.tobytes() for row in made.train}
+    assert np.array_equal(made.validation[:, :64], made.train[:1000])
+    assert np.array_equal(made.test[:, :64], made.train[1000:2000])
+    assert all(row[:64].tobytes() in seen for row in [*made.validation, *made.test])
+
+
+def test_official_splits_do_not_depend_on_the_seed_and_may_have_more_test_than_training_sequences():
+    sizes = {"train": 2, "validation": 3, "test": 4, "test_length": 9, "train_length": 5}
+    made = make_splits("cot", recipe="official", seed=8, modulus=5, **sizes)
+    assert made.train[:, :4].tolist() == [[0, 1, 2, 3], [0, 1, 2, 4]]
+    assert made.validation[:, :4].tolist() == [[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 3, 4]]
+    assert made.test[:, :4].tolist() == [[0, 2, 3, 4], [1, 2, 3, 4], [0, 1, 2, 3], [0, 1, 2, 4]]
+    assert digest(made) == digest(make_splits("cot", recipe="official", seed=9, modulus=5, **sizes))
+
+
+def test_a_dataset_says_what_it_was_made_from():
+    sizes = {"train": 5, "validation": 2, "test": 1, "train_length": 7, "test_length": 8}
+    made = make_splits("cot", seed=3, modulus=5, j=2, k=1, rule="latin", **sizes)
+    assert (made.task, made.recipe, made.seed) == ("cot", "disjoint", 3)
+    assert (made.modulus, made.j, made.k, made.train_length, made.test_length) == (5, 2, 1, 7, 8)
+    assert made.rule == "LookupRule(name='latin', modulus=5, seed=0)"
+    assert standard("cot", "official").rule == "sum_rule"
+
+
+# ---- what models are given
+
+
+def test_with_the_front_token_x_l_stands_at_position_l_plus_1():
+    x = standard("cot", "disjoint").test
+    framed = with_front_token(x)
+    assert framed.shape == (1_000, 257)
+    assert framed.dtype == np.int64
+    assert (framed[:, 0] == 17).all()
+    assert np.array_equal(framed[:, 1:], x)
+
+
+@given(problem=problems(), front=st.booleans())
+def test_every_target_is_the_token_after_its_input_and_counts_if_generated(problem, front):
+    task, prefixes, length, modulus, j, k = problem
+    x = generate(task, prefixes, length, modulus, j, k).tolist()
+    inputs, targets, loss_mask, target_index = inputs_and_targets(
+        x, front_token=front, modulus=modulus, j=j, k=k
+    )
+    framed = [[modulus, *row] if front else row for row in x]
+    assert inputs.tolist() == [row[:-1] for row in framed]
+    assert targets.tolist() == [row[1:] for row in framed]
+    assert loss_mask.sum() == length - (j + k)
+    assert loss_mask.dtype == bool
+    for place, index in enumerate(target_index.tolist()):
+        assert targets[:, place].tolist() == [row[index] for row in x]
+        assert loss_mask[place] == (index >= j + k)
+
+
+def test_target_indices_split_in_distribution_from_beyond():
+    arrays = inputs_and_targets(standard("cot", "disjoint").test)
+    assert (arrays.loss_mask & (arrays.target_index < 64)).sum() == 60
+    assert (arrays.loss_mask & (arrays.target_index >= 64)).sum() == 192
+
+
+@pytest.mark.parametrize("front", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_the_shortest_sequences_give_arrays_of_one_length(front, length):
+    arrays = inputs_and_targets(np.zeros((3, length), int), front_token=front)
+    size = length if front else max(length - 1, 0)
+    assert arrays.inputs.shape == arrays.targets.shape == (3, size)
+    assert arrays.loss_mask.shape == arrays.target_index.shape == (size,)
+
+
+# ---- digest
+
+
+def test_a_digest_hashes_sizes_and_tokens_as_little_endian_int64():
+    expected = hashlib.sha256(struct.pack("<8q", 2, 3, 1, 2, 3, 4, 5, 16)).hexdigest()
+    for tokens in ([[1, 2, 3], [4, 5, 16]], np.array([[1, 4], [2, 5], [3, 16]], ">i2").T):
+        assert digest(tokens) == expected
+
+
+def test_the_digest_of_a_dataset_hashes_its_three_arrays_in_order():
+    made = make_splits("cot", seed=3, train=2, validation=1, test=1, train_length=5, test_length=6)
+    sha = hashlib.sha256()
+    for array in (made.train, made.validation, made.test):
+        sha.update(struct.pack(f"<{2 + array.size}q", *array.shape, *array.ravel().tolist()))
+    assert digest(made) == sha.hexdigest()
+
+
+# ---- errors
+
+GOOD = [[1, 2, 3, 4]]
+IN_SPLITS = "integers (n, T) in [0, 17)"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: generate("recursiv", GOOD, 9),
+            "generate: unknown task 'recursiv'; did you mean 'recursive'? "
+            "known: recursive, cot, semirecursive",
+        ),
+        (
+            lambda: generate("cot", GOOD, 9, rule="latine"),
+            "generate: unknown rule 'latine'; did you mean 'latin'? known: sum, table, latin",
+        ),
+        (lambda: generate("cot", GOOD, 9, rule=3), "generate: unknown rule 3; known: sum, table, latin"),
+        (
+            lambda: generate("cot", np.zeros((3, 5), int), 9),
+            "generate: prefixes is int64(3, 5), expected integers (n, 4) in [0, 17)",
+        ),
+        (
+            lambda: generate("cot", np.zeros(4, int), 9),
+            "generate: prefixes is int64(4,), expected integers (n, 4) in [0, 17)",
+        ),
+        (
+            lambda: generate("cot", np.zeros((3, 4), np.float32), 9),
+            "generate: prefixes is float32(3, 4), expected integers (n, 4) in [0, 17)",
+        ),
+        (
+            lambda: generate("cot", np.zeros((3, 3), bool), 9, j=2, k=1),
+            "generate: prefixes is bool(3, 3), expected integers (n, 3) in [0, 17)",
+        ),
+        (
+            lambda: generate("cot", [[1, 2], [3]], 9),
+            "generate: prefixes is ragged, expected integers (n, 4) in [0, 17)",
+        ),
+        (
+            lambda: generate("cot", [[0, 1, 2, 17]], 9),
+            "generate: prefixes is int64(1, 4) with values from 0 to 17, expected integers (n, 4) in [0, 17)",
+        ),
+        (
+            lambda: generate("cot", [[0, -1, 2, 3]], 9),
+            "generate: prefixes is int64(1, 4) with values from -1 to 3, expected integers (n, 4) in [0, 17)",
+        ),
+        (
+            lambda: generate("cot", np.full((1, 4), 2**64 - 1, np.uint64), 9),
+            f"generate: prefixes is uint64(1, 4) with values from {2**64 - 1} to {2**64 - 1}, "
+            "expected integers (n, 4) in [0, 17)",
+        ),
+        (lambda: generate("cot", GOOD, 3), "generate: length is 3, expected an integer >= 4"),
+        (lambda: generate("cot", GOOD, 9.0), "generate: length is 9.0, expected an integer >= 4"),
+        (
+            lambda: generate("cot", GOOD, 9, modulus=1),
+            "generate: modulus is 1, expected an integer in [2, 2147483648]",
+        ),
+        (
+            lambda: generate("cot", GOOD, 9, modulus=2**31 + 1),
+            "generate: modulus is 2147483649, expected an integer in [2, 2147483648]",
+        ),
+        (lambda: generate("cot", GOOD, 9, j=0), "generate: j is 0, expected an integer >= 1"),
+        (lambda: generate("cot", GOOD, 9, k=0), "generate: k is 0, expected an integer >= 1"),
+        (
+            lambda: far_start("cots", 9),
+            "far_start: unknown task 'cots'; did you mean 'cot'? known: recursive, cot, semirecursive",
+        ),
+        (lambda: far_start("cot", 3), "far_start: index is 3, expected an integer >= 4"),
+        (lambda: far_start("cot", 3, 0), "far_start: j is 0, expected an integer >= 1"),
+        (lambda: far_start("cot", 3, 1, 0), "far_start: k is 0, expected an integer >= 1"),
+        (
+            lambda: posgen.make_rule("tabel"),
+            "make_rule: unknown rule 'tabel'; did you mean 'table'? known: sum, table, latin",
+        ),
+        (lambda: posgen.make_rule("table", 1), "table_rule: modulus is 1, expected an integer in [2, 1024]"),
+        (lambda: posgen.table_rule(17, -1), "table_rule: seed is -1, expected an integer >= 0"),
+        (lambda: posgen.latin_rule(129, 0), "latin_rule: modulus is 129, expected an integer in [2, 128]"),
+        (lambda: posgen.latin_rule(17, 0.5), "latin_rule: seed is 0.5, expected an integer >= 0"),
+        (
+            lambda: make_splits("cote", seed=1),
+            "make_splits: unknown task 'cote'; did you mean 'cot'? known: recursive, cot, semirecursive",
+        ),
+        (
+            lambda: make_splits("cot", recipe="oficial", seed=1),
+            "make_splits: unknown recipe 'oficial'; did you mean 'official'? known: disjoint, official",
+        ),
+        (
+            lambda: make_splits("cot", rule="summ", seed=1),
+            "make_splits: unknown rule 'summ'; did you mean 'sum'? known: sum, table, latin",
+        ),
+        (lambda: make_splits("cot", seed=-1), "make_splits: seed is -1, expected an integer >= 0"),
+        (lambda: make_splits("cot", seed=None), "make_splits: seed is None, expected an integer >= 0"),
+        (lambda: make_splits("cot", seed=1, train=-1), "make_splits: train is -1, expected an integer >= 0"),
+        (
+            lambda: make_splits("cot", seed=1, validation=2.5),
+            "make_splits: validation is 2.5, expected an integer >= 0",
+        ),
+        (
+            lambda: make_splits("cot", seed=1, test=True),
+            "make_splits: test is True, expected an integer >= 0",
+        ),
+        (
+            lambda: make_splits("cot", seed=1, train_length=3),
+            "make_splits: train_length is 3, expected an integer >= 4",
+        ),
+        (
+            lambda: make_splits("cot", seed=1, test_length=5, j=3),
+            "make_splits: test_length is 5, expected an integer >= 6",
+        ),
+        (
+            lambda: make_splits("cot", seed=1, modulus=0),
+            "make_splits: modulus is 0, expected an integer in [2, 2147483648]",
+        ),
+        (
+            lambda: make_splits("cot", seed=1, modulus=2),
+            "make_splits: train + validation + test is 10000 + 1000 + 1000 = 12000, "
+            "expected at most 2**4 = 16, the number of different prefixes",
+        ),
+        (
+            lambda: make_splits("cot", recipe="official", seed=1, modulus=3),
+            "make_splits: j + k is 4, expected at most 3, the modulus",
+        ),
+        (
+            lambda: with_front_token([[0, 17]]),
+            f"with_front_token: sequences is int64(1, 2) with values from 0 to 17, expected {IN_SPLITS}",
+        ),
+        (
+            lambda: with_front_token([[0, 1]], 1),
+            "with_front_token: modulus is 1, expected an integer in [2, 2147483648]",
+        ),
+        (
+            lambda: inputs_and_targets([0, 1, 2]),
+            f"inputs_and_targets: sequences is int64(3,), expected {IN_SPLITS}",
+        ),
+        (lambda: inputs_and_targets(GOOD, j=0), "inputs_and_targets: j is 0, expected an integer >= 1"),
+        (
+            lambda: digest([[0.5]]),
+            "digest: data is float64(1, 1), expected integers (n, T) in [0, 9223372036854775808)",
+        ),
+    ],
+)
+def test_a_bad_argument_is_named_with_what_came_and_what_was_wanted(call, message):
+    with pytest.raises(ValueError, match=exactly(message)):
+        call()
