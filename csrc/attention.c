@@ -1,0 +1,109 @@
+#include "refrope.h"
+#include "rr_config.h"
+#include "rr_random.h"
+
+enum {
+    RR_ROWS = 8,     /* rows of a register tile */
+    RR_PANEL = 64,   /* queries that go through softmax together */
+    RR_KEYS = 64,    /* keys that do */
+    RR_QUERIES = 256, /* queries for which a block of keys is packed once */
+    RR_PAD = 16      /* packed rows and features fill multiples of this: the lanes of the widest vector */
+};
+
+typedef struct {
+    void *data; /* float or double */
+    const ptrdiff_t *strides;
+} rr_array;
+
+/* The arguments of a call. Forward reads q, k, v and writes out, lse; backward reads these and dout, writes dq, dk, dv. */
+typedef struct {
+    rr_array q, k, v, out, dout, dq, dk, dv;
+    void *lse, *scratch;
+    ptrdiff_t heads, n_q, n_k, d;
+    double scale;
+    int causal;
+    uint32_t threshold;
+    uint64_t seed;
+} rr_attention;
+
+RR_INLINE ptrdiff_t rr_least(ptrdiff_t a, ptrdiff_t b)
+{
+    return a < b ? a : b;
+}
+
+RR_INLINE ptrdiff_t rr_width(ptrdiff_t d)
+{
+    return (d + RR_PAD - 1) / RR_PAD * RR_PAD;
+}
+
+RR_INLINE ptrdiff_t rr_query_block(ptrdiff_t n_q)
+{
+    return rr_least(RR_QUERIES, (n_q + RR_PANEL - 1) / RR_PANEL * RR_PANEL);
+}
+
+RR_INLINE ptrdiff_t rr_offset(const rr_array *array, ptrdiff_t heads, ptrdiff_t s)
+{
+    return s / heads * array->strides[0] + s % heads * array->strides[1];
+}
+
+/* How many of a block's `keys` keys column c of a panel sees, where column 0 sees keys 0 .. limit. */
+RR_INLINE ptrdiff_t rr_seen(ptrdiff_t limit, ptrdiff_t c, ptrdiff_t keys)
+{
+    const ptrdiff_t n = limit + c + 1;
+    return n < 0 ? 0 : rr_least(keys, n);
+}
+
+RR_INLINE int rr_fits(const rr_attention *call, ptrdiff_t first, ptrdiff_t last)
+{
+    if (call->heads < 1 || call->d < 1 || call->n_q < 0 || call->n_k < (call->n_q > 0)) return 0;
+    if (call->causal && call->n_q > call->n_k) return 0;
+    if (first < 0 || (uint64_t)last > UINT32_MAX) return 0;
+    return !call->threshold || !call->n_q || (uint64_t)call->n_k <= UINT32_MAX / (uint64_t)call->n_q;
+}
+
+#ifdef RR_MULTIVERSION
+#define RR_SET v4
+#define RR_TARGET __attribute__((target("arch=x86-64-v4")))
+#define RR_VEC_BYTES 64
+#define RR_BITS 32
+#include "attention_body.h"
+#define RR_BITS 64
+#include "attention_body.h"
+#undef RR_SET
+#undef RR_TARGET
+#undef RR_VEC_BYTES
+#define RR_SET v3
+#define RR_TARGET __attribute__((target("arch=x86-64-v3")))
+#define RR_VEC_BYTES 32
+#define RR_BITS 32
+#include "attention_body.h"
+#define RR_BITS 64
+#include "attention_body.h"
+#undef RR_SET
+#undef RR_TARGET
+#undef RR_VEC_BYTES
+#endif
+
+#define RR_SET base
+#define RR_TARGET
+#define RR_ENTRY /* the exported functions, once for each type */
+#if !defined(__GNUC__) || defined(RR_PLAIN)
+#define RR_VEC_BYTES 0
+#elif defined(__AVX512F__)
+#define RR_VEC_BYTES 64
+#elif defined(__AVX__)
+#define RR_VEC_BYTES 32
+#else
+#define RR_VEC_BYTES 16
+#endif
+#define RR_BITS 32
+#include "attention_body.h"
+#define RR_BITS 64
+#include "attention_body.h"
+
+ptrdiff_t rr_attention_scratch(ptrdiff_t n_q, ptrdiff_t d, int backward)
+{
+    const ptrdiff_t rows = rr_query_block(n_q), width = rr_width(d);
+    return backward ? rows * (5 * width + 2) + RR_KEYS * (4 * width + 3 * RR_PANEL) + 64
+                    : rows * (2 * width + 3) + RR_KEYS * (2 * width + 2 * RR_PANEL) + 64;
+}

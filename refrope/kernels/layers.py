@@ -1,0 +1,82 @@
+"""C twins of the loops in refrope.nn.layers, refrope.nn.dropout and refrope.nn.optim."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from refrope.errors import describe
+from refrope.kernels._call import Array, kernel, pointer, run
+from refrope.nn.dropout import drop_threshold
+from refrope.nn.layers import check_rows
+
+# Rows whose contributions to dgain are added in one go. A constant, so that the sum does not depend on the threads.
+_GAIN_ROWS = 256
+
+
+def rmsnorm_forward(x: Array, gain: Array, *, eps: float = 1e-6, out: Array | None = None) -> tuple[Array, Array]:
+    """`refrope.nn.layers.rmsnorm_forward` in C."""
+    check_rows("rmsnorm_forward", x, gain)
+    x, gain, y = np.ascontiguousarray(x), np.ascontiguousarray(gain), _result("rmsnorm_forward", x, out)
+    inv_rms = np.empty(len(x), x.dtype)
+    arguments = (pointer(x), pointer(gain), pointer(y), pointer(inv_rms), x.shape[1], eps)
+    run(kernel("rmsnorm_forward", x.dtype), arguments, len(x), "rmsnorm_forward")
+    return y, inv_rms
+
+
+def rmsnorm_backward(
+    dy: Array, x: Array, gain: Array, inv_rms: Array, *, dgain: Array | None = None, out: Array | None = None
+) -> tuple[Array, Array]:
+    """`refrope.nn.layers.rmsnorm_backward` in C."""
+    check_rows("rmsnorm_backward", x, gain)
+    x, dy, gain = np.ascontiguousarray(x), np.ascontiguousarray(dy), np.ascontiguousarray(gain)
+    dx = _result("rmsnorm_backward", dy, out)
+    rows, d = x.shape
+    blocks = -(-rows // _GAIN_ROWS)
+    partial = np.empty((blocks, d), x.dtype)
+    arguments = (
+        *(pointer(dy), pointer(x), pointer(gain), pointer(inv_rms), pointer(dx), pointer(partial)),
+        *(d, rows, _GAIN_ROWS),
+    )
+    run(kernel("rmsnorm_backward", x.dtype), arguments, blocks, "rmsnorm_backward")
+    return dx, np.add.reduce(partial, axis=0, out=dgain)
+
+
+def relu_forward(x: Array, *, out: Array | None = None) -> Array:
+    """`refrope.nn.layers.relu_forward` in C, equal bit for bit."""
+    x = np.ascontiguousarray(x)
+    y = _result("relu_forward", x, out)
+    run(kernel("relu_forward", x.dtype), (pointer(x), pointer(y)), x.size, "relu_forward")
+    return y
+
+
+def relu_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    """`refrope.nn.layers.relu_backward` in C, equal bit for bit."""
+    dy, y = np.ascontiguousarray(dy), np.ascontiguousarray(y)
+    dx = _result("relu_backward", dy, out)
+    run(kernel("relu_backward", dy.dtype), (pointer(dy), pointer(y), pointer(dx)), dy.size, "relu_backward")
+    return dx
+
+
+def dropout(x: Array, probability: float, seed: int, *, out: Array | None = None) -> Array:
+    """`refrope.nn.dropout.dropout` in C, equal bit for bit."""
+    threshold = drop_threshold(probability)
+    x = np.ascontiguousarray(x)
+    y = _result("dropout", x, out)
+    run(kernel("dropout", x.dtype), (pointer(x), pointer(y), threshold, seed), x.size, "dropout")
+    return y
+
+
+def adamw_update(weight: Array, moment1: Array, moment2: Array, grad: Array, settings: npt.NDArray[np.float64]) -> None:
+    """`refrope.nn.optim.adamw_update` in C, equal bit for bit."""
+    arrays = tuple(pointer(_result("adamw_update", weight, a)) for a in (weight, moment1, moment2, grad))
+    run(kernel("adamw", weight.dtype), (*arrays, pointer(settings)), weight.size, "adamw_update")
+
+
+def _result(function: str, like: Array, out: Array | None) -> Array:
+    """`out`, once it is sure that C may write to it as it would to an array like `like`; a new array if it is None."""
+    if out is None:
+        return np.empty(like.shape, like.dtype)
+    if out.shape != like.shape or out.dtype != like.dtype or not out.flags.c_contiguous:
+        raise ValueError(f"{function}: out is {describe(out)}, expected C-contiguous {describe(like)}")
+    return out

@@ -1,0 +1,7 @@
+"""A minimal transformer in NumPy, every forward directly followed by its backward."""
+
+from refrope.nn.attention import attention_backward, attention_forward
+from refrope.nn.optim import AdamW, OneCycle
+from refrope.nn.transformer import Transformer, TransformerConfig
+
+__all__ = ["AdamW", "OneCycle", "Transformer", "TransformerConfig", "attention_backward", "attention_forward"]

@@ -1,0 +1,115 @@
+"""AdamW and the one-cycle schedule, in the forms that PyTorch made customary."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refrope.errors import check_integer, check_number
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    r"""Learning rate and beta_1 of every step: a cosine up over the warm-up, a cosine down to almost nothing.
+
+    Parameters
+    ----------
+    peak : float > 0
+        The highest learning rate.
+    steps : int
+        In all; step 0 has the rate peak / 25, the last step peak / 25 / 10^4.
+    warmup : float in (0, 1)
+        The share of the steps up to the peak.
+
+    Notes
+    -----
+    beta_1 falls from 0.95 to 0.85 while the rate rises, and rises again while it falls.
+
+    References
+    ----------
+    Smith and Topin 2018, arXiv:1708.07120; with the defaults and the step arithmetic of torch's OneCycleLR.
+    """
+
+    peak: float
+    steps: int
+    warmup: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_number("OneCycle", "peak", self.peak, "a finite number > 0", 0.0, above=True)
+        check_integer("OneCycle", "steps", self.steps, 1)
+        if not 0 < self.warmup < 1:
+            raise ValueError(f"OneCycle: warmup is {self.warmup!r}, expected a number between 0 and 1")
+
+    def at(self, step: int) -> tuple[float, float]:
+        """(learning rate, beta_1) of step 0, 1, ..., steps - 1."""
+        top, last = self.warmup * self.steps - 1, self.steps - 1
+        start, end = self.peak / 25, self.peak / 25 / 1e4
+        if step < top:
+            share = step / top
+            return _cosine(start, self.peak, share), _cosine(0.95, 0.85, share)
+        share = (step - top) / (last - top) if last > top else 1.0
+        return _cosine(self.peak, end, share), _cosine(0.85, 0.95, share)
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+@dataclass
+class AdamW:
+    """AdamW's settings and its state for one flat array of weights.
+
+    References
+    ----------
+    Loshchilov and Hutter 2019, arXiv:1711.05101, Algorithm 2. With a beta_1 that changes, the bias correction uses the
+    current one to the power of the step, as torch's AdamW does.
+    """
+
+    size: int
+    dtype: npt.DTypeLike = np.float32
+    weight_decay: float = 0.01
+    beta2: float = 0.999
+    eps: float = 1e-8
+    step: int = 0
+    moment1: Array = field(init=False)
+    moment2: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start with zero moments."""
+        self.moment1 = np.zeros(self.size, self.dtype)
+        self.moment2 = np.zeros(self.size, self.dtype)
+
+    def settings(self, learning_rate: float, beta1: float) -> npt.NDArray[np.float64]:
+        """Count one step; the eight numbers that `adamw_update` takes for it."""
+        self.step += 1
+        return np.array(
+            [
+                1 - learning_rate * self.weight_decay,
+                beta1,
+                1 - beta1,
+                self.beta2,
+                1 - self.beta2,
+                learning_rate / (1 - beta1**self.step),
+                1 / math.sqrt(1 - self.beta2**self.step),
+                self.eps,
+            ]
+        )
+
+
+def adamw_update(weight: Array, moment1: Array, moment2: Array, grad: Array, settings: npt.NDArray[np.float64]) -> None:
+    """One step of AdamW on flat arrays, in place.
+
+    ``settings = [1 - lr wd, b1, 1 - b1, b2, 1 - b2, lr / (1 - b1^t), 1 / sqrt(1 - b2^t), eps]``.
+    C twin: rr_adamw_f32 in csrc/elementwise.c, equal bit for bit.
+    """
+    keep, beta1, new1, beta2, new2, rate, correction, eps = settings.astype(weight.dtype)
+    np.add(beta1 * moment1, new1 * grad, out=moment1)
+    np.add(beta2 * moment2, new2 * (grad * grad), out=moment2)
+    np.subtract(keep * weight, rate * moment1 / (np.sqrt(moment2) * correction + eps), out=weight)

@@ -1,0 +1,207 @@
+"""Every layer's backward pass is the derivative of its forward pass; the C twins agree."""
+
+import numpy as np
+import pytest
+from conftest import BACKENDS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refrope import kernels
+from refrope.nn import dropout as dropout_module
+from refrope.nn import layers, optim
+from refrope.nn.gradcheck import gradient_error
+
+# Five-point differences in float64: truncation of about step^4 = 1e-12, rounding of about 1e-16 / 1e-3.
+GRADIENT = 1e-7
+# Sums of up to 513 terms in float32, relative to the terms.
+SUM32 = 4e-6
+SUM64 = 1e-14
+C_BUILT = pytest.mark.skipif("c" not in BACKENDS, reason="the C kernels are not built")
+OPS = {"numpy": layers, "c": kernels}
+
+SIZES = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 130]
+shapes = st.tuples(st.sampled_from([0, 1, 2, 7, 255, 256, 257, 513]), st.sampled_from(SIZES))
+seeds = st.integers(0, 2**32 - 1)
+
+
+def normal(seed, *shape, dtype=np.float64):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def same_bits(a, b):
+    """Equal bit for bit, but for the payload of NaNs."""
+    numbers = ~np.isnan(a)
+    return np.array_equal(np.isnan(b), ~numbers) and a[numbers].tobytes() == b[numbers].tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rmsnorm_gradients(backend):
+    ops, x, gain, dy = OPS[backend], normal(1, 7, 13), normal(2, 13), normal(3, 7, 13)
+
+    def loss(p):
+        return float(np.sum(ops.rmsnorm_forward(p["x"], p["gain"])[0] * dy))
+
+    _, inv_rms = ops.rmsnorm_forward(x, gain)
+    dx, dgain = ops.rmsnorm_backward(dy, x, gain, inv_rms)
+    assert gradient_error(loss, {"x": x, "gain": gain}, {"x": dx, "gain": dgain}) < GRADIENT
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_relu_gradient(backend):
+    ops, x, dy = OPS[backend], normal(1, 7, 13), normal(3, 7, 13)
+    x[np.abs(x) < 0.01] = 1.0  # stay away from the kink
+    dx = ops.relu_backward(dy, ops.relu_forward(x))
+    assert gradient_error(lambda p: float(np.sum(ops.relu_forward(p["x"]) * dy)), {"x": x}, {"x": dx}) < GRADIENT
+
+
+def test_linear_gradients():
+    x, weight, dy = normal(1, 7, 5), normal(2, 5, 11), normal(3, 7, 11)
+    dx, dweight = layers.linear_backward(dy, x, weight)
+    error = gradient_error(
+        lambda p: float(np.sum(layers.linear_forward(p["x"], p["w"]) * dy)), {"x": x, "w": weight}, {"x": dx, "w": dweight}
+    )
+    assert error < GRADIENT
+
+
+def test_cross_entropy_gradient_and_value():
+    logits, targets = 3 * normal(1, 7, 5), np.array([0, 4, 2, 2, 1, 3, 0])
+    weights = np.array([0.0, 1, 1, 0, 2, 1, 1])
+    loss, probabilities = layers.cross_entropy_forward(logits, targets, weights)
+    slow = [-np.log(np.exp(row[t]) / np.exp(row).sum()) for row, t in zip(logits, targets, strict=True)]
+    assert abs(loss - np.average(slow, weights=weights)) < 1e-14
+    dlogits = layers.cross_entropy_backward(probabilities, targets, weights)
+    error = gradient_error(
+        lambda p: layers.cross_entropy_forward(p["logits"], targets, weights)[0], {"logits": logits}, {"logits": dlogits}
+    )
+    assert error < GRADIENT
+    assert (dlogits[weights == 0] == 0).all()
+
+
+def test_cross_entropy_stands_large_logits():
+    loss, probabilities = layers.cross_entropy_forward(np.array([[1e4, 0.0]], np.float32), np.array([1]), np.ones(1))
+    assert loss == 1e4
+    assert np.isfinite(probabilities).all()
+
+
+def test_embedding_gradient():
+    table, tokens, dy = normal(1, 5, 3), np.array([4, 0, 4, 1]), normal(2, 4, 3)
+    dtable = np.zeros_like(table)
+    layers.embedding_backward(dy, tokens, dtable)
+    error = gradient_error(
+        lambda p: float(np.sum(layers.embedding_forward(tokens, p["table"]) * dy)), {"table": table}, {"table": dtable}
+    )
+    assert error < GRADIENT
+
+
+def test_the_gradient_check_rejects_a_wrong_gradient():
+    x, dy = normal(1, 7, 13), normal(3, 7, 13)
+
+    def loss(p):
+        return float(np.sum(p["x"] ** 3 * dy))
+
+    right = 3 * x**2 * dy
+    assert gradient_error(loss, {"x": x}, {"x": right}) < GRADIENT
+    assert gradient_error(loss, {"x": x}, {"x": 1.001 * right}) > 100 * GRADIENT
+    assert gradient_error(loss, {"x": x}, {"x": np.roll(right, 1)}) > 100 * GRADIENT
+    assert gradient_error(loss, {"x": x}, {"x": right * np.nan}) == np.inf
+
+
+@C_BUILT
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(shapes, seeds, st.integers(1, 3))
+def test_c_rmsnorm_equals_numpy(dtype, shape, seed, threads):
+    x, dy, gain = normal(seed, *shape, dtype=dtype), normal(seed + 1, *shape, dtype=dtype), normal(seed + 2, shape[1], dtype=dtype)
+    bound = SUM32 if dtype == np.float32 else SUM64
+    results = []
+    for ops, n in ((layers, 1), (kernels, 1), (kernels, threads)):
+        kernels.set_num_threads(n)
+        y, inv_rms = ops.rmsnorm_forward(x, gain)
+        results.append((y, inv_rms, *ops.rmsnorm_backward(dy, x, gain, inv_rms)))
+    kernels.set_num_threads(2)
+    # What the terms of each result amount to before they cancel: dx is a difference.
+    dx_terms = inv_rms[:, None] * np.abs(dy * gain).max(axis=1, keepdims=True, initial=0)
+    sizes = [np.abs(y), inv_rms, dx_terms, np.abs(dy * x * inv_rms[:, None]).sum(axis=0)]
+    for (slow, fast, threaded), size in zip(zip(*results, strict=True), sizes, strict=True):
+        assert fast.tobytes() == threaded.tobytes()
+        assert fast.dtype == slow.dtype
+        assert (np.abs(fast - slow) <= bound * size).all()
+
+
+@C_BUILT
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(shapes, seeds, st.integers(1, 3))
+def test_c_relu_and_dropout_equal_numpy_bit_for_bit(dtype, shape, seed, threads):
+    x, dy = normal(seed, *shape, dtype=dtype), normal(seed + 1, *shape, dtype=dtype)
+    if x.size:
+        x.flat[seed % x.size] = np.nan
+        x.flat[(seed + 1) % x.size] = -0.0
+    kernels.set_num_threads(threads)
+    try:
+        assert same_bits(layers.relu_forward(x), kernels.relu_forward(x))
+        assert same_bits(layers.relu_backward(dy, x), kernels.relu_backward(dy, x))
+        for probability in (0.0, 0.1, 0.999):
+            slow = dropout_module.dropout(x, probability, seed)
+            assert same_bits(slow, kernels.dropout(x, probability, seed))
+        in_place = x.copy()
+        assert same_bits(slow, kernels.dropout(in_place, probability, seed, out=in_place))
+    finally:
+        kernels.set_num_threads(2)
+
+
+@C_BUILT
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(size=st.sampled_from([0, 1, 15, 16, 17, 1000]), seed=seeds, steps=st.integers(1, 3))
+def test_c_adamw_equals_numpy_bit_for_bit(dtype, size, seed, steps):
+    both = []
+    for update in (optim.adamw_update, kernels.adamw_update):
+        state, weight = optim.AdamW(size, dtype), normal(seed, size, dtype=dtype)
+        for step in range(steps):
+            update(weight, state.moment1, state.moment2, normal(step, size, dtype=dtype), state.settings(1e-3, 0.9))
+        both.append((weight, state.moment1, state.moment2))
+    for slow, fast in zip(*both, strict=True):
+        assert slow.tobytes() == fast.tobytes()
+
+
+def test_dropout_keeps_the_mean_and_drops_the_stated_share():
+    x = np.ones(1_000_000)
+    y = dropout_module.dropout(x, 0.1, seed=2**63 + 5)
+    dropped = (y == 0).mean()
+    assert abs(dropped - 0.1) < 5 * np.sqrt(0.09 / x.size)
+    assert np.allclose(y[y != 0], 1 / 0.9)
+
+
+def test_dropout_masks_of_different_seeds_are_unrelated():
+    x = np.ones(100_000)
+    masks = [dropout_module.dropout(x, 0.5, seed=s) != 0 for s in (0, 1, 2**32, 2**32 + 1, dropout_module.site_seed(1, 2))]
+    for i, a in enumerate(masks):
+        for b in masks[:i]:
+            assert abs((a == b).mean() - 0.5) < 5 * 0.5 / np.sqrt(x.size)
+        shifted = (a[1:] == a[:-1]).mean()
+        assert abs(shifted - 0.5) < 5 * 0.5 / np.sqrt(x.size)
+
+
+def test_dropout_is_its_own_backward():
+    x, dy = normal(1, 50, 3), normal(2, 50, 3)
+    dx = dropout_module.dropout(dy, 0.3, 9)
+    assert abs(np.sum(dropout_module.dropout(x, 0.3, 9) * dy) - np.sum(x * dx)) < 1e-12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sizes_and_probabilities_are_checked(backend):
+    ops = OPS[backend]
+    drop = kernels.dropout if backend == "c" else dropout_module.dropout
+    with pytest.raises(ValueError, match=r"rmsnorm_forward: gain is float64\(4,\), expected float64\(5,\)"):
+        ops.rmsnorm_forward(np.zeros((3, 5)), np.zeros(4))
+    with pytest.raises(ValueError, match=r"rmsnorm_forward: x is int64\(3, 5\)"):
+        ops.rmsnorm_forward(np.zeros((3, 5), int), np.zeros(5))
+    for probability in (1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=r"expected a number in \[0, 1\)"):
+            drop(np.zeros(3), probability, 1)
+
+
+@C_BUILT
+def test_c_refuses_memory_it_would_misread():
+    with pytest.raises(ValueError, match=r"relu_forward: out is float64\(3, 5\), expected C-contiguous float32\(3, 5\)"):
+        kernels.relu_forward(np.zeros((3, 5), np.float32), out=np.zeros((3, 5)))
+    with pytest.raises(ValueError, match="relu_forward: the arrays are int64, expected float32 or float64"):
+        kernels.relu_forward(np.zeros((3, 5), int))
