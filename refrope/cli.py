@@ -1,0 +1,156 @@
+"""The command line: ``refrope posgen | inspect | bench``. Status 0 done, 2 bad usage or input, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from refrope import __version__, bench, inspection, kernels, posgen
+from refrope.errors import unknown_name
+from refrope.experiment import ENCODINGS, PRESETS, YARN_MODES, ExperimentSettings, results, run
+from refrope.nn.transformer import BACKENDS
+from refrope.progress import make_progress
+from refrope.report import prepare_directory, result_table, write_json
+
+COMMANDS = ("posgen", "inspect", "bench")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+            raise unknown_name("refrope", "command", arguments[0], COMMANDS)
+        options = build_parser().parse_args(arguments)
+        if not kernels.available():
+            print(f"refrope: running as slow pure NumPy, the C kernels are missing: {kernels.REMEDY}", file=sys.stderr)
+        if getattr(options, "threads", None) is not None:
+            kernels.set_num_threads(options.threads)
+        status: int = options.run(options)
+        return status
+    except (ValueError, FloatingPointError, RuntimeError, OSError, MemoryError) as error:
+        print(f"refrope: {error}", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="refrope",
+        description="Rotary position embedding, its variants and Resonance RoPE: train tiny models, look inside encodings.",
+    )
+    parser.add_argument("--version", action="version", version=f"refrope {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_posgen(commands)
+    inspection.add_command(commands)
+    bench.add_command(commands)
+    return parser
+
+
+def comma_list(text: str) -> list[str]:
+    """The parts of "a,b,c"."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in comma_list(text))
+    except ValueError:
+        raise ValueError(f"posgen: --seeds is {text!r}, expected whole numbers such as 1,2,3") from None
+
+
+def _add_posgen(commands: Any) -> None:
+    presets = "\n".join(f"  {name:7s}{preset.about}" for name, preset in PRESETS.items())
+    parser = commands.add_parser(
+        "posgen",
+        help="train tiny models on 64-token sequences, test them at 256 (the main job)",
+        description="Train tiny transformers on PosGen sequences of 64 tokens and test them at 256, with several position\n"
+        "encodings, as in Table 1 of the Resonance RoPE paper (arXiv:2403.00071).",
+        epilog=f"presets:\n{presets}\n\nexample:\n  refrope posgen --tasks all --seeds 1,2,3 --out three-seeds",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--preset", default="tiny", metavar="NAME", help=f"{', '.join(PRESETS)} (default tiny; see below)")
+    add("--tasks", default="cot", metavar="A,B", help=f"{', '.join(posgen.TASKS)}, or all (default cot)")
+    add("--encodings", default="all", metavar="A,B", help=f"{', '.join(ENCODINGS)}, or all (default all)")
+    add("--seeds", default="1", metavar="1,2", help="of data, weights, order and dropout (default 1)")
+    add("--epochs", type=int, metavar="N", help="instead of the preset's")
+    add("--learning-rate", type=float, metavar="X", help="peak of the one-cycle schedule, instead of the preset's")
+    add(
+        *("--yarn", "--yarn-mode"),
+        **{"default": "swap", "metavar": "MODE", "dest": "yarn"},
+        help=f"{' or '.join(YARN_MODES)} (default swap): train plain and swap YaRN in for testing, as the paper's code does, "
+        "or train with it, as its text says",
+    )
+    add("--recipe", default="disjoint", metavar="NAME", help="splits: disjoint (default) as the paper says, official as its code")
+    add("--rule", default="sum", metavar="NAME", help=f"{', '.join(posgen.RULES)} (default sum)")
+    add("--no-front-token", dest="front_token", action="store_false", help="leave out the token before each sequence")
+    add("--train-sequences", type=int, default=10_000, metavar="N", help="default 10000")
+    add("--test-sequences", type=int, default=1_000, metavar="N", help="for test, and as many for validation; default 1000")
+    add("--out", type=Path, default=Path("posgen-results"), metavar="DIR", help="default posgen-results")
+    add("--backend", metavar="NAME", help=f"{' or '.join(BACKENDS)} (default c where the kernels are built)")
+    add("--threads", type=int, metavar="N", help="of the kernels and of BLAS (default: all cores)")
+    parser.set_defaults(run=run_posgen)
+
+
+def run_posgen(options: argparse.Namespace) -> int:
+    """``refrope posgen``."""
+    settings = ExperimentSettings(
+        preset=options.preset,
+        tasks=posgen.TASKS if options.tasks == "all" else tuple(comma_list(options.tasks)),
+        encodings=ENCODINGS if options.encodings == "all" else tuple(comma_list(options.encodings)),
+        seeds=_seeds(options.seeds),
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        yarn=options.yarn,
+        recipe=options.recipe,
+        rule=options.rule,
+        front_token=options.front_token,
+        train_sequences=options.train_sequences,
+        test_sequences=options.test_sequences,
+        backend=options.backend or ("c" if kernels.available() else "numpy"),
+    )
+    if settings.backend == "c":
+        kernels.require()
+    earlier = prepare_directory(options.out)
+    if earlier is not None:
+        print(f"The results that were in {options.out} are now {earlier.name} there.")
+    command = shlex.join(["refrope", *sys.argv[1:]])
+    runs: list[dict[str, Any]] = []
+    trainings = len(settings.trainings())
+    interrupted = False
+    print(
+        f"Preset {settings.preset}: {trainings} training{'s' if trainings > 1 else ''} of "
+        f"{settings.train_settings().epochs} epochs, then tests at {settings.test_length} tokens. "
+        f"ID: within {settings.train_length} tokens; OOD: beyond."
+    )
+    try:
+        for done, rows in enumerate(run(settings, make_progress(trainings)), start=1):
+            runs += rows
+            write_json(options.out / "results.json", results(settings, runs, command, complete=done == trainings))
+    except KeyboardInterrupt:
+        interrupted = True
+    if runs:
+        print("\n" + result_table(runs))
+        if settings.yarn == "swap" and any("yarn" in row["encoding"] for row in runs):
+            print("YaRN rows: the model of the row without YaRN, with YaRN swapped in for the test (--yarn swap).")
+        print(f"\nWritten: {options.out / 'results.json'}{_figures(runs, settings, options.out)}")
+    if interrupted:
+        print(f"refrope: interrupted; {len(runs)} finished rows are kept" if runs else "refrope: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _figures(runs: list[dict[str, Any]], settings: ExperimentSettings, out: Path) -> str:
+    try:
+        from refrope import plots
+
+        plots.accuracy_by_position(runs, settings.train_length, out / "accuracy_by_position.png")
+        plots.training_curves(runs, out / "training_curves.png")
+    except ImportError:
+        return "\nNo figures: matplotlib is missing (pip install 'refrope[experiments]')."
+    return ", accuracy_by_position.png, training_curves.png"

@@ -1,0 +1,99 @@
+"""Figures; matplotlib comes with the extra [experiments]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refrope.report import LABELS
+
+# Plain encodings dashed, Resonance solid; one colour for RoPE, one for YaRN (both told apart by the colour-blind).
+STYLES = {
+    "rope": {"color": "#0072B2", "linestyle": "--"},
+    "resonance-rope": {"color": "#0072B2", "linestyle": "-"},
+    "yarn": {"color": "#D55E00", "linestyle": "--"},
+    "resonance-yarn": {"color": "#D55E00", "linestyle": "-"},
+}
+_SMOOTH = 8  # positions in the running mean of accuracy by position
+
+
+def _pyplot() -> Any:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _of(runs: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
+    return [run for run in runs if all(run[key] == value for key, value in wanted.items())]
+
+
+def _names(runs: list[dict[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(run[key] for run in runs))
+
+
+def _running_mean(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Mean over up to `_SMOOTH` positions around each, without the prefix, whose accuracy is NaN."""
+    half = _SMOOTH // 2
+    padded = np.pad(values, (half, half), constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+    counts = np.maximum((~np.isnan(windows)).sum(axis=1), 1)
+    means = np.nansum(windows, axis=1) / counts
+    return np.where(np.isnan(values), np.nan, means)
+
+
+def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Path) -> None:
+    """Accuracy against the position of the token, one panel a task, the training length marked; mean over seeds."""
+    plt = _pyplot()
+    tasks = _names(runs, "task")
+    figure, panels = plt.subplots(1, len(tasks), figsize=(2.2 + 5.2 * len(tasks), 4.2), sharey=True, squeeze=False)
+    for task, axes in zip(tasks, panels[0], strict=True):
+        for name in _names(_of(runs, task=task), "encoding"):
+            lines = [
+                np.array([np.nan if a is None else a for a in run["accuracy_by_position"]])
+                for run in _of(runs, task=task, encoding=name)
+            ]
+            mean = _running_mean(np.mean(lines, axis=0))
+            axes.plot(mean, label=LABELS[name], linewidth=1.8, **STYLES[name])
+        axes.axvspan(0, train_length, color="0.92", zorder=0)
+        axes.axvline(train_length, color="0.3", linewidth=1)
+        axes.annotate(
+            f"L = {train_length}: longest\ntraining position", (train_length, 0.02), (4, 0), textcoords="offset points", fontsize=8
+        )
+        axes.set(title=task, xlabel="position of the predicted token", xlim=(0, len(mean) - 1), ylim=(0, 1.02))
+        axes.axhline(1 / 17, color="0.6", linewidth=0.8, linestyle=":")
+    panels[0][0].set_ylabel(f"accuracy (running mean over {_SMOOTH + 1} positions)")
+    panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def training_curves(runs: list[dict[str, Any]], path: Path) -> None:
+    """Training loss, and validation accuracy in and out of distribution, after each epoch, for each trained model."""
+    plt = _pyplot()
+    tasks = _names(runs, "task")
+    measures = {"loss": "training loss (nats)", "id_accuracy": "ID accuracy", "ood_accuracy": "OOD accuracy"}
+    figure, panels = plt.subplots(len(tasks), 3, figsize=(12, 0.6 + 3.0 * len(tasks)), squeeze=False)
+    for task, row in zip(tasks, panels, strict=True):
+        for (measure, label), axes in zip(measures.items(), row, strict=True):
+            for trained in _names(_of(runs, task=task), "trained_with"):
+                curves = np.array([run["curves"][measure] for run in _one_a_training(_of(runs, task=task, trained_with=trained))])
+                epochs = np.arange(1, curves.shape[1] + 1)
+                axes.plot(epochs, curves.T, linewidth=0.7, alpha=0.4 if len(curves) > 1 else 0, **STYLES[trained])
+                axes.plot(epochs, curves.mean(axis=0), marker="o", markersize=3, label=LABELS[trained], **STYLES[trained])
+            axes.set(title=f"{task}: {label}", xlabel="epoch", ylim=(0, None if measure == "loss" else 1.02))
+            axes.xaxis.get_major_locator().set_params(integer=True)
+    panels[0][0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _one_a_training(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that were trained together hold the same curves: keep one of each seed."""
+    return list({run["seed"]: run for run in runs}.values())

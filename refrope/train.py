@@ -1,0 +1,164 @@
+"""Train a transformer on PosGen sequences: AdamW, one-cycle schedule, cross-entropy on generated tokens only."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refrope.encodings import RotaryEncoding
+from refrope.errors import check_integer, check_number
+from refrope.evaluate import accuracy_by_position, split_accuracy
+from refrope.nn.dropout import site_seed
+from refrope.nn.layers import cross_entropy_backward, cross_entropy_forward
+from refrope.nn.optim import AdamW, OneCycle
+from refrope.nn.transformer import Tables, Transformer
+from refrope.posgen import Dataset, inputs_and_targets
+from refrope.randomness import bit_source, permutation
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train.
+
+    Parameters
+    ----------
+    epochs, batch_size : int
+        The last batch of an epoch may be smaller.
+    learning_rate : float
+        The peak of the one-cycle schedule.
+    warmup : float
+        Share of the steps up to the peak.
+    weight_decay : float
+    front_token : bool
+        Put the front token before each sequence.
+    watched : int
+        How many validation sequences are tested after each epoch, for the progress display and the training curves;
+        nothing is chosen by them.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    front_token: bool = True
+    watched: int = 128
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        for name in ("epochs", "batch_size", "watched"):
+            check_integer("TrainSettings", name, getattr(self, name), 1)
+        check_number("TrainSettings", "learning_rate", self.learning_rate, "a finite number > 0", 0.0, above=True)
+        check_number("TrainSettings", "weight_decay", self.weight_decay, "a finite number >= 0", 0.0)
+
+
+@dataclass
+class History:
+    """What happened in training: one entry an epoch, but `step_seconds`, the median over all steps."""
+
+    loss: list[float] = field(default_factory=list)
+    id_accuracy: list[float] = field(default_factory=list)
+    ood_accuracy: list[float] = field(default_factory=list)
+    step_seconds: float = math.nan
+
+
+def train_step(
+    model: Transformer,
+    optimizer: AdamW,
+    inputs: npt.NDArray[Any],
+    targets: npt.NDArray[Any],
+    loss_mask: npt.NDArray[np.bool_],
+    tables: Tables,
+    learning_rate: float,
+    beta1: float,
+    *,
+    dropout_seed: int | None = None,
+) -> float:
+    """Forward, backward, AdamW: one step on a batch (B, T); its loss, the mean over the tokens that `loss_mask` marks.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is NaN or infinite; the weights are as before the step.
+    """
+    logits = model.forward(inputs, tables, dropout_seed=dropout_seed, keep=True)
+    weights = np.broadcast_to(loss_mask.astype(model.dtype), inputs.shape).ravel()
+    loss, probabilities = cross_entropy_forward(logits.reshape(-1, logits.shape[-1]), targets.ravel(), weights)
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"train: the loss is {loss} at step {optimizer.step}; try a smaller learning rate")
+    model.backward(cross_entropy_backward(probabilities, targets.ravel(), weights))
+    settings = optimizer.settings(learning_rate, beta1)
+    model.ops.adamw_update(model.flat_params, optimizer.moment1, optimizer.moment2, model.flat_grads, settings)
+    return loss
+
+
+def train(
+    model: Transformer,
+    encoding: RotaryEncoding,
+    dataset: Dataset,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    on_step: Callable[[float], None] = lambda loss: None,
+    on_epoch: Callable[[History], None] = lambda history: None,
+) -> History:
+    """Train `model` in place with the positions of `encoding`.
+
+    Parameters
+    ----------
+    seed : int
+        Of the order of the sequences and of dropout.
+    on_step, on_epoch : callables
+        Told the loss of each step, and the history after each epoch.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    FloatingPointError
+        The loss or the weights became NaN or infinite.
+    """
+    batch = inputs_and_targets(
+        dataset.train, front_token=settings.front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k
+    )
+    length = batch.inputs.shape[1]
+    tables = encoding.for_length(length).cos_sin(np.arange(length), model.dtype)
+    steps_per_epoch = -(-len(dataset.train) // settings.batch_size)
+    schedule = OneCycle(settings.learning_rate, settings.epochs * steps_per_epoch, settings.warmup)
+    optimizer = AdamW(model.flat_params.size, model.dtype, settings.weight_decay)
+    source = bit_source(seed, "order of training sequences")
+    history, seconds = History(), []
+    for _ in range(settings.epochs):
+        losses = []
+        order = permutation(source, len(dataset.train))
+        for first in range(0, len(order), settings.batch_size):
+            rows = order[first : first + settings.batch_size]
+            began = time.perf_counter()
+            loss = train_step(
+                *(model, optimizer, batch.inputs[rows], batch.targets[rows], batch.loss_mask, tables),
+                *schedule.at(optimizer.step),
+                dropout_seed=site_seed(seed, optimizer.step),
+            )
+            seconds.append(time.perf_counter() - began)
+            losses.append(loss)
+            on_step(loss)
+        if not np.isfinite(model.flat_params).all():
+            raise FloatingPointError("train: weights became NaN or infinite; try a smaller learning rate")
+        watched = accuracy_by_position(
+            model, encoding, dataset, dataset.validation[: settings.watched], front_token=settings.front_token
+        )
+        inside, beyond = split_accuracy(watched, dataset.train_length)
+        history.loss.append(float(np.mean(losses)))
+        history.id_accuracy.append(inside)
+        history.ood_accuracy.append(beyond)
+        history.step_seconds = float(np.median(seconds))
+        on_epoch(history)
+    return history
