@@ -87,9 +87,10 @@ def train_step(
     FloatingPointError
         The loss is NaN or infinite; the weights are as before the step.
     """
-    logits = model.forward(inputs, tables, dropout_seed=dropout_seed, keep=True)
     weights = np.broadcast_to(loss_mask.astype(model.dtype), inputs.shape).ravel()
-    loss, probabilities = cross_entropy_forward(logits.reshape(-1, logits.shape[-1]), targets.ravel(), weights)
+    with np.errstate(over="ignore", invalid="ignore"):  # whatever overflows ends in the loss, which is looked at
+        logits = model.forward(inputs, tables, dropout_seed=dropout_seed, keep=True)
+        loss, probabilities = cross_entropy_forward(logits.reshape(-1, logits.shape[-1]), targets.ravel(), weights)
     if not math.isfinite(loss):
         raise FloatingPointError(f"train: the loss is {loss} at step {optimizer.step}; try a smaller learning rate")
     model.backward(cross_entropy_backward(probabilities, targets.ravel(), weights))

@@ -199,7 +199,7 @@ def test_cot_obeys_a_two_term_rule_from_the_second_generated_token_on():
 def test_semirecursive_obeys_the_two_term_rule_on_odd_steps_and_by_chance_on_even_ones():
     obeyed = two_term(random_sequences("semirecursive"), 4)
     assert obeyed[:, 1::2].all()
-    # Even steps: 125 * 500 chances of 1/17, were they independent a standard deviation of 0.001. Ten times that.
+    # Even steps: 125 * 500 chances of 1/17, standard deviation 0.001 if independent. Ten times that.
     assert abs(obeyed[:, 2::2].mean() - 1 / 17) < 0.01
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import BACKENDS
+from conftest import BACKENDS, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import encodings
@@ -133,11 +133,7 @@ def test_c_equals_numpy_bit_for_bit(dtype, pairs, extra, shape, rows, layout, tr
             slow, fast = rotary.rotate(x, cos, sin, **options), kernels.rotate(x, cos, sin, **options)
     finally:
         kernels.set_num_threads(before)
-    assert fast.dtype == slow.dtype
-    assert fast.shape == slow.shape
-    numbers = ~np.isnan(slow)  # a NaN's place counts, not its payload
-    assert np.array_equal(np.isnan(fast), ~numbers)
-    assert fast[numbers].tobytes() == slow[numbers].tobytes()
+    assert same_bits(fast, slow)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

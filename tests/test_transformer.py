@@ -1,0 +1,160 @@
+"""The whole model: gradients, causality, backends, memory."""
+
+import numpy as np
+import pytest
+from conftest import BACKENDS
+
+from refrope import Resonance, RoPE, Transformer, TransformerConfig
+from refrope.nn import layers
+from refrope.nn.gradcheck import gradient_error
+
+# Five-point differences in float64 through two layers.
+GRADIENT = 1e-7
+# Both backends in float64: the order of sums differs.
+BACKENDS64 = 1e-12
+# The same in float32, logits of size one through two layers.
+BACKENDS32 = 2e-5
+SMALL = TransformerConfig(vocabulary=11, d_model=10, heads=3, head_dim=6, d_ff=14, layers=2)
+DROPPING = TransformerConfig(vocabulary=11, d_model=10, heads=3, head_dim=6, d_ff=14, layers=2, dropout=0.2)
+
+
+def tokens(batch=2, length=7, seed=0):
+    return np.random.default_rng(seed).integers(0, 11, (batch, length))
+
+
+def tables(length=7, dtype=np.float64):
+    return RoPE(6).cos_sin(np.arange(length), dtype)
+
+
+def loss_and_gradients(model, inputs, targets, weights, seed):
+    logits = model.forward(inputs, tables(), dropout_seed=seed, keep=True)
+    loss, probabilities = layers.cross_entropy_forward(logits.reshape(-1, 11), targets, weights)
+    gradients = model.backward(layers.cross_entropy_backward(probabilities, targets, weights))
+    return loss, {name: value.copy() for name, value in gradients.items()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("config", [SMALL, DROPPING], ids=["plain", "dropout"])
+def test_every_gradient_of_the_model(backend, config):
+    model = Transformer(config, seed=1, backend=backend, dtype=np.float64)
+    generator = np.random.default_rng(1)
+    targets, weights = generator.integers(0, 11, 14), np.arange(14) % 3.0
+    seed = 5 if config.dropout else None
+    start = {name: value.copy() for name, value in model.params.items()}
+
+    def loss(params):
+        for name, value in params.items():
+            model.params[name][...] = value
+        logits = model.forward(tokens(), tables(), dropout_seed=seed)
+        return layers.cross_entropy_forward(logits.reshape(-1, 11), targets, weights)[0]
+
+    _, gradients = loss_and_gradients(model, tokens(), targets, weights, seed)
+    assert set(gradients) == set(config.shapes())
+    for name, gradient in gradients.items():
+        assert np.abs(gradient).max() > 0, name
+        assert gradient_error(loss, start, {name: gradient}) < GRADIENT, name
+
+
+@pytest.mark.skipif("c" not in BACKENDS, reason="the C kernels are not built")
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, BACKENDS64), (np.float32, BACKENDS32)])
+@pytest.mark.parametrize("config", [SMALL, DROPPING], ids=["plain", "dropout"])
+def test_backends_agree(config, dtype, bound):
+    results = []
+    for backend in ("numpy", "c"):
+        model = Transformer(config, seed=1, backend=backend, dtype=dtype)
+        seed = 2**40 if config.dropout else None
+        logits = model.forward(tokens(), tables(dtype=dtype), dropout_seed=seed, keep=True).copy()
+        gradients = model.backward(logits - 1)
+        results.append({"logits": logits, **{name: value.copy() for name, value in gradients.items()}})
+    for name, slow in results[0].items():
+        assert slow.dtype == dtype
+        assert np.abs(results[1][name] - slow).max() <= bound * max(1, np.abs(slow).max()), name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_changing_a_token_changes_no_output_before_it(backend):
+    model = Transformer(SMALL, seed=1, backend=backend)
+    before = model.forward(tokens(), tables(dtype=np.float32)).copy()
+    for t in range(7):
+        changed = tokens()
+        changed[0, t] = (changed[0, t] + 1) % 11
+        after = model.forward(changed, tables(dtype=np.float32))
+        assert np.array_equal(after[0, :t], before[0, :t])
+        assert (after[0, t] != before[0, t]).any()
+        assert np.array_equal(after[1], before[1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_keeping_for_backward_changes_no_logit(backend):
+    model = Transformer(SMALL, seed=1, backend=backend)
+    kept = model.forward(tokens(), tables(dtype=np.float32), keep=True).copy()
+    assert np.array_equal(model.forward(tokens(), tables(dtype=np.float32)), kept)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_second_step_needs_no_new_buffers(backend):
+    model = Transformer(SMALL, seed=1, backend=backend)
+    for _ in range(2):
+        logits = model.forward(tokens(), tables(dtype=np.float32), keep=True)
+        model.backward(logits.copy())
+        held = model.buffers.nbytes
+    model.forward(tokens(), tables(dtype=np.float32), keep=True)
+    assert model.buffers.nbytes == held
+
+
+def test_initial_weights_are_those_of_t5():
+    config = TransformerConfig(d_model=256, heads=4, d_ff=1024)
+    model = Transformer(config, seed=3, backend="numpy")
+    inner = 256
+    q, k, v = np.split(model.params["layers.1.attention.qkv"], 3, axis=1)
+    expected = [(q, (256 * 64) ** -0.5), (k, 256**-0.5), (v, 256**-0.5)]
+    expected += [(model.params["layers.0.attention.out"], inner**-0.5), (model.params["embedding"], 1.0)]
+    expected += [(model.params["layers.0.feed_forward.in"], 256**-0.5), (model.params["layers.0.feed_forward.out"], 1024**-0.5)]
+    for weight, deviation in expected:
+        assert abs(weight.mean()) < 5 * deviation / weight.size**0.5
+        assert weight.std() == pytest.approx(deviation, rel=5 / (2 * weight.size) ** 0.5)
+    assert (model.params["final.gain"] == 1).all()
+
+
+def test_the_papers_model_has_its_6_3_million_weights():
+    shapes = TransformerConfig(d_model=512, heads=8, d_ff=2048).shapes()
+    assert sum(np.prod(s) for s in shapes.values()) == 6_303_232
+
+
+def test_initial_weights_depend_on_the_seed_and_not_on_the_backend():
+    weights = [Transformer(SMALL, seed=seed, backend=b).flat_params for seed, b in ((1, "numpy"), (1, BACKENDS[-1]), (2, "numpy"))]
+    assert np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
+
+
+def test_positions_enter_through_the_tables_alone():
+    model = Transformer(SMALL, seed=1, backend="numpy", dtype=np.float64)
+    plain = model.forward(tokens(), tables()).copy()
+    shifted = RoPE(6).cos_sin(np.arange(7) + 1000, np.float64)
+    assert np.allclose(model.forward(tokens(), shifted), plain, atol=1e-9)  # only distances count
+    resonance = Resonance(RoPE(6)).cos_sin(np.arange(7), np.float64)
+    assert not np.allclose(model.forward(tokens(), resonance), plain, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m: m.forward(tokens() + 5, tables()), r"tokens hold 15, expected values in \[0, 11\)"),
+        (lambda m: m.forward(tokens() - 3, tables()), r"tokens hold -3"),
+        (lambda m: m.forward(tokens().astype(float), tables()), r"tokens are float64\(2, 7\), expected integers \(B, T\)"),
+        (lambda m: m.forward(tokens()[0], tables()), r"tokens are int64\(7,\)"),
+        (lambda m: m.forward(tokens(), tables(dtype=np.float32)), r"rotate: cos is float32\(7, 3\), expected float64\(7, r/2\)"),
+        (lambda m: m.forward(tokens(), tables(8)), r"rotate: cos is float64\(8, 3\), expected float64\(7, r/2\)"),
+        (lambda m: m.backward(np.zeros((2, 7, 11))), r"expected forward\(..., keep=True\) before"),
+        (lambda m: Transformer(SMALL, seed=1, backend="cuda"), "unknown backend 'cuda'"),
+        (lambda m: Transformer(SMALL, seed=1, dtype=np.float16), "dtype is float16, expected float32 or float64"),
+        (lambda m: Transformer(SMALL, seed=-1), "seed is -1"),
+        (lambda m: TransformerConfig(head_dim=7), "head_dim is 7, expected an even number"),
+        (lambda m: TransformerConfig(layers=0), "layers is 0, expected an integer >= 1"),
+        (lambda m: TransformerConfig(dropout=1.0), r"expected a number in \[0, 1\)"),
+    ],
+)
+def test_wrong_calls_are_explained(call, words):
+    model = Transformer(SMALL, seed=1, backend="numpy", dtype=np.float64)
+    with pytest.raises(ValueError, match=words):
+        call(model)
