@@ -17,7 +17,7 @@ from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, str(Path(__file__).parent / "csrc"))
-import build_kernels  # noqa: E402
+import build_kernels
 
 
 class BuildKernels(build_ext):

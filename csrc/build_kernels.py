@@ -17,7 +17,7 @@ EXTRA_FLAGS = shlex.split(os.environ.get("REFROPE_CFLAGS", ""))
 
 
 def flag_groups(compiler_type):
-    """Sources with their compiler flags: element-wise kernels equal NumPy bit for bit, so nothing may be fused there."""
+    """Sources with their compiler flags. Nothing may be fused in element-wise kernels: they equal NumPy's bits."""
     if compiler_type == "msvc":
         return [(ELEMENTWISE, ["/O2", "/fp:strict"]), (REDUCTIONS, ["/O2"])]
     common = ["-std=c99", "-O3", "-fno-math-errno", "-Wall", "-Wextra", *EXTRA_FLAGS]

@@ -1,6 +1,6 @@
 """refrope: rotary position embedding, its scaling variants and Resonance RoPE, as verified NumPy and small C kernels.
 
-    positions -> encodings (inv_freq) -> tables (cos, sin) -> rotary -> attention -> transformer -> train, evaluate
+positions -> encodings (inv_freq) -> tables (cos, sin) -> rotary -> attention -> transformer -> train, evaluate
 """
 
 __version__ = "0.1.0"  # before the imports: results are stamped with it

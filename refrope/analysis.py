@@ -26,8 +26,8 @@ def critical_pair(encoding: RotaryEncoding, length: int) -> int:
 def feature_gap(encoding: RotaryEncoding, train_length: int, test_length: int) -> npt.NDArray[np.float64]:
     r"""How far a test position can be from what training has shown, for each pair.
 
-    For each test position n in [L, L') the nearest training position m in [0, L) is sought on the circle; the gap is the
-    largest distance that is left: ``max over n of min over m of |exp(i phi_n) - exp(i phi_m)|``, a chord of a unit
+    For each test position n in [L, L') the nearest training position m in [0, L) is sought on the circle; the gap is
+    the largest distance that is left: ``max over n of min over m of |exp(i phi_n) - exp(i phi_m)|``, a chord of a unit
     circle, before the attention factor. It is exactly 0 for whole-number wavelengths of at most L tokens, since n and
     ``n mod wavelength`` have the same phase (Theorem 1).
 

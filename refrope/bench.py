@@ -1,7 +1,7 @@
 """``refrope bench``: how long a training step takes, beside the least that it could take and beside PyTorch.
 
-Everything that is compared runs in turns within one process, and medians and ratios are printed: on a machine with other
-work the times of one run differ from those of the next, their ratios much less.
+Everything that is compared runs in turns within one process, and medians and ratios are printed: on a machine with
+other work the times of one run differ from those of the next, their ratios much less.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="time a training step: against its own matrix products, Resonance against RoPE, and PyTorch if installed",
-        description="Time a training step of 128 x 64 tokens against the matrix products in it alone, with RoPE and with "
-        "Resonance RoPE, and against PyTorch (eager) on the same model where torch is installed. All in turns; medians.",
+        description="Time a training step of 128 x 64 tokens against the matrix products in it alone, with RoPE and "
+        "with Resonance RoPE, and against PyTorch (eager) on the same model where it is installed. In turns; medians.",
     )
     parser.add_argument("--preset", default="tiny", metavar="NAME", help=f"{', '.join(PRESETS)} (default tiny)")
     parser.add_argument("--repeats", type=int, default=30, metavar="N", help="rounds after one to warm up (default 30)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels, BLAS and PyTorch (default: all cores)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of the kernels, BLAS and PyTorch (default: all cores)"
+    )
     parser.add_argument("--backend", default="c", metavar="NAME", help="c (default) or numpy")
     parser.set_defaults(run=run_bench)
 
@@ -63,9 +65,15 @@ def run_bench(options: argparse.Namespace) -> int:
     for name, times in seconds.items():
         low, high = 1000 * np.quantile(times, [0.25, 0.75])
         rows.append(
-            (name, f"{1000 * medians[name]:.1f}", f"{low:.1f} - {high:.1f}", f"{medians[name] / floor:.3f}", f"{medians[name] / ours:.3f}")
+            (
+                name,
+                f"{1000 * medians[name]:.1f}",
+                f"{low:.1f} - {high:.1f}",
+                f"{medians[name] / floor:.3f}",
+                f"{medians[name] / ours:.3f}",
+            )
         )
-    print(f"preset {options.preset}, {repeats} rounds in turns, {kernels.get_num_threads()} threads, backend {options.backend}")
+    print(f"preset {options.preset}, backend {options.backend}, {kernels.get_num_threads()} threads, {repeats} rounds")
     print(format_table(rows, left=1))
     tables = RoPE(config.head_dim).cos_sin(np.arange(256))
     periodic = resonance.cos_sin(np.arange(256))
@@ -110,7 +118,12 @@ def refrope_step(config: TransformerConfig, encoding: RotaryEncoding, backend: s
 def matrix_products(config: TransformerConfig, rows: int) -> Task:
     """The step's forward, dx and dW products of every linear layer and the head, into memory that is there already."""
     inner = config.heads * config.head_dim
-    layer = [(config.d_model, 3 * inner), (inner, config.d_model), (config.d_model, config.d_ff), (config.d_ff, config.d_model)]
+    layer = [
+        (config.d_model, 3 * inner),
+        (inner, config.d_model),
+        (config.d_model, config.d_ff),
+        (config.d_ff, config.d_model),
+    ]
     products = []
     for d_in, d_out in [*(layer * config.layers), (config.d_model, config.vocabulary)]:
         x, weight, dy = (np.ones(shape, np.float32) for shape in ((rows, d_in), (d_in, d_out), (rows, d_out)))
@@ -169,10 +182,11 @@ def torch_step(config: TransformerConfig) -> Task:
         y = functional.dropout(norm(x, "final.gain"), drop)
         return (y * config.d_model**-0.5) @ params["embedding"].T
 
-    def step() -> None:
+    def step() -> float:
         optimizer.zero_grad()
         loss = functional.cross_entropy(forward()[:, mask].flatten(0, 1), targets[:, mask].flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
+        return float(loss.detach())
 
     return step

@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="refrope",
-        description="Rotary position embedding, its variants and Resonance RoPE: train tiny models, look inside encodings.",
+        description="Rotary position embedding and Resonance RoPE: train tiny models, look inside encodings.",
     )
     parser.add_argument("--version", action="version", version=f"refrope {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -68,8 +68,8 @@ def _add_posgen(commands: Any) -> None:
     parser = commands.add_parser(
         "posgen",
         help="train tiny models on 64-token sequences, test them at 256 (the main job)",
-        description="Train tiny transformers on PosGen sequences of 64 tokens and test them at 256, with several position\n"
-        "encodings, as in Table 1 of the Resonance RoPE paper (arXiv:2403.00071).",
+        description="Train tiny transformers on PosGen sequences of 64 tokens and test them at 256, with several\n"
+        "position encodings, as in Table 1 of the Resonance RoPE paper (arXiv:2403.00071).",
         epilog=f"presets:\n{presets}\n\nexample:\n  refrope posgen --tasks all --seeds 1,2,3 --out three-seeds",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -83,14 +83,25 @@ def _add_posgen(commands: Any) -> None:
     add(
         *("--yarn", "--yarn-mode"),
         **{"default": "swap", "metavar": "MODE", "dest": "yarn"},
-        help=f"{' or '.join(YARN_MODES)} (default swap): train plain and swap YaRN in for testing, as the paper's code does, "
-        "or train with it, as its text says",
+        help=f"{' or '.join(YARN_MODES)} (default swap): train plain and swap YaRN in for testing, as the paper's code "
+        "does, or train with it, as its text says",
     )
-    add("--recipe", default="disjoint", metavar="NAME", help="splits: disjoint (default) as the paper says, official as its code")
+    add(
+        "--recipe",
+        default="disjoint",
+        metavar="NAME",
+        help="splits: disjoint (default) as the paper says, official as its code",
+    )
     add("--rule", default="sum", metavar="NAME", help=f"{', '.join(posgen.RULES)} (default sum)")
     add("--no-front-token", dest="front_token", action="store_false", help="leave out the token before each sequence")
     add("--train-sequences", type=int, default=10_000, metavar="N", help="default 10000")
-    add("--test-sequences", type=int, default=1_000, metavar="N", help="for test, and as many for validation; default 1000")
+    add(
+        "--test-sequences",
+        type=int,
+        default=1_000,
+        metavar="N",
+        help="for test, and as many for validation; default 1000",
+    )
     add("--out", type=Path, default=Path("posgen-results"), metavar="DIR", help="default posgen-results")
     add("--backend", metavar="NAME", help=f"{' or '.join(BACKENDS)} (default c where the kernels are built)")
     add("--threads", type=int, metavar="N", help="of the kernels and of BLAS (default: all cores)")
@@ -140,7 +151,10 @@ def run_posgen(options: argparse.Namespace) -> int:
             print("YaRN rows: the model of the row without YaRN, with YaRN swapped in for the test (--yarn swap).")
         print(f"\nWritten: {options.out / 'results.json'}{_figures(runs, settings, options.out)}")
     if interrupted:
-        print(f"refrope: interrupted; {len(runs)} finished rows are kept" if runs else "refrope: interrupted", file=sys.stderr)
+        print(
+            f"refrope: interrupted; {len(runs)} finished rows are kept" if runs else "refrope: interrupted",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

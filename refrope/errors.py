@@ -41,7 +41,9 @@ def check_integer(function: str, argument: str, value: object, least: int, most:
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
-def check_number(function: str, argument: str, value: object, wanted: str, least: float, *, above: bool = False) -> float:
+def check_number(
+    function: str, argument: str, value: object, wanted: str, least: float, *, above: bool = False
+) -> float:
     """`value` as a float, or an error unless it is finite and >= `least` (> `least` with `above`)."""
     fits = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if fits:

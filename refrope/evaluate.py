@@ -43,9 +43,7 @@ def accuracy_by_position(
     FloatingPointError
         A logit is NaN: the weights are.
     """
-    batch = inputs_and_targets(
-        sequences, front_token=front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k
-    )
+    batch = inputs_and_targets(sequences, front_token=front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k)
     length = batch.inputs.shape[1]
     tables = encoding.for_length(length).cos_sin(np.arange(length), model.dtype)
     right = np.zeros(length)

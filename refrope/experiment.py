@@ -19,7 +19,7 @@ import numpy as np
 
 from refrope import __version__, kernels, posgen
 from refrope.encodings import Resonance, RoPE, RotaryEncoding, YaRN
-from refrope.errors import check_integer, check_name, unknown_name
+from refrope.errors import check_integer, check_name
 from refrope.evaluate import accuracy_by_position, split_accuracy
 from refrope.nn.transformer import BACKENDS, Transformer, TransformerConfig
 from refrope.train import History, TrainSettings, train
@@ -103,18 +103,25 @@ class ExperimentSettings:
 
     def __post_init__(self) -> None:
         """Check every field before any work is done."""
-        known = {"preset": PRESETS, "yarn": YARN_MODES, "recipe": posgen.RECIPES, "rule": posgen.RULES, "backend": BACKENDS}
+        known = {
+            "preset": PRESETS,
+            "yarn": YARN_MODES,
+            "recipe": posgen.RECIPES,
+            "rule": posgen.RULES,
+            "backend": BACKENDS,
+        }
         for name, names in known.items():
             check_name("posgen", name, getattr(self, name), names)
-        for argument, names in (("tasks", posgen.TASKS), ("encodings", ENCODINGS), ("seeds", None)):
+        for argument in ("tasks", "encodings", "seeds"):
             values = getattr(self, argument)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"posgen: {argument} are {list(values)}, expected at least one, each once")
-            for value in values:
-                if names is None:
-                    check_integer("posgen", "seed", value, 0)
-                elif value not in names:
-                    raise unknown_name("posgen", argument[:-1], value, names)
+        for task in self.tasks:
+            check_name("posgen", "task", task, posgen.TASKS)
+        for encoding in self.encodings:
+            check_name("posgen", "encoding", encoding, ENCODINGS)
+        for seed in self.seeds:
+            check_integer("posgen", "seed", seed, 0)
         for name in ("train_sequences", "test_sequences"):
             check_integer("posgen", name, getattr(self, name), 1)
         check_integer("posgen", "train_length", self.train_length, 6)
@@ -154,7 +161,12 @@ class ExperimentSettings:
         elif name.endswith("yarn"):
             factor = self.test_length / self.train_length
             plain = YaRN(
-                head_dim, factor=factor, original_length=self.train_length, beta_fast=2.0, ramp="turns", blend="wavelength"
+                head_dim,
+                factor=factor,
+                original_length=self.train_length,
+                beta_fast=2.0,
+                ramp="turns",
+                blend="wavelength",
             )
         return Resonance(plain) if name.startswith("resonance") else plain
 
@@ -229,7 +241,9 @@ def _curves(history: History) -> dict[str, list[float]]:
     return {"loss": history.loss, "id_accuracy": history.id_accuracy, "ood_accuracy": history.ood_accuracy}
 
 
-def results(settings: ExperimentSettings, runs: list[dict[str, Any]], command: str, *, complete: bool) -> dict[str, Any]:
+def results(
+    settings: ExperimentSettings, runs: list[dict[str, Any]], command: str, *, complete: bool
+) -> dict[str, Any]:
     """What results.json holds: the rows, every setting, the versions, and whether all trainings were finished."""
     preset = PRESETS[settings.preset]
     return {

@@ -21,8 +21,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "inspect",
         help="an encoding's pairs: wavelength, whole-number wavelength, pre- or post-critical, feature gap",
-        description="Print the pairs of an encoding: wavelength, whole-number wavelength (Resonance), whether a pair makes "
-        "a full turn within the training length (pre-critical), and the feature gap between test and training positions.",
+        description="Print the pairs of an encoding: wavelength, whole-number wavelength (Resonance), whether a pair "
+        "makes a full turn within the training length (pre-critical), and its feature gap at test.",
     )
     add = parser.add_argument
     add("encoding", nargs="?", default="rope", help=f"{', '.join(NAMES)} (default rope)")
@@ -32,8 +32,16 @@ def add_command(commands: Any) -> None:
     add("--train-length", type=int, default=64, metavar="L", help="in tokens (default 64)")
     add("--test-length", type=int, default=256, metavar="L'", help="in tokens (default 256)")
     add("--factor", type=float, metavar="S", help="YaRN's scale (default test length / train length)")
-    add("--beta-fast", type=float, default=32.0, metavar="X", help="YaRN: turns above which a pair is kept (default 32)")
-    add("--beta-slow", type=float, default=1.0, metavar="X", help="YaRN: turns below which it is interpolated (default 1)")
+    add(
+        "--beta-fast", type=float, default=32.0, metavar="X", help="YaRN: turns above which a pair is kept (default 32)"
+    )
+    add(
+        "--beta-slow",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="YaRN: turns below which it is interpolated (default 1)",
+    )
     add("--ramp", default="index", metavar="NAME", help=f"YaRN: {' or '.join(RAMPS)} (default index)")
     add("--blend", default="frequency", metavar="NAME", help=f"YaRN: {' or '.join(BLENDS)} (default frequency)")
     parser.set_defaults(run=run_inspect)
@@ -45,7 +53,9 @@ def run_inspect(options: argparse.Namespace) -> int:
     gap = feature_gap(encoding, options.train_length, options.test_length)
     print(pair_table(encoding, options.train_length, gap))
     critical = critical_pair(encoding, options.train_length)
-    print(f"\n{critical} of {encoding.pairs} pairs make a full turn within {options.train_length} tokens (pre-critical).")
+    print(
+        f"\n{critical} of {encoding.pairs} pairs make a full turn within {options.train_length} tokens (pre-critical)."
+    )
     print(
         f"Feature gap from {options.train_length} to {options.test_length} tokens: "
         f"largest {gap.max():.4f}; of pre-critical pairs {gap[:critical].max(initial=0.0):.4f}."

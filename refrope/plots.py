@@ -62,7 +62,11 @@ def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Pa
         axes.axvspan(0, train_length, color="0.92", zorder=0)
         axes.axvline(train_length, color="0.3", linewidth=1)
         axes.annotate(
-            f"L = {train_length}: longest\ntraining position", (train_length, 0.02), (4, 0), textcoords="offset points", fontsize=8
+            f"L = {train_length}: longest\ntraining position",
+            (train_length, 0.02),
+            (4, 0),
+            textcoords="offset points",
+            fontsize=8,
         )
         axes.set(title=task, xlabel="position of the predicted token", xlim=(0, len(mean) - 1), ylim=(0, 1.02))
         axes.axhline(1 / 17, color="0.6", linewidth=0.8, linestyle=":")
@@ -82,10 +86,14 @@ def training_curves(runs: list[dict[str, Any]], path: Path) -> None:
     for task, row in zip(tasks, panels, strict=True):
         for (measure, label), axes in zip(measures.items(), row, strict=True):
             for trained in _names(_of(runs, task=task), "trained_with"):
-                curves = np.array([run["curves"][measure] for run in _one_a_training(_of(runs, task=task, trained_with=trained))])
+                curves = np.array(
+                    [run["curves"][measure] for run in _one_a_training(_of(runs, task=task, trained_with=trained))]
+                )
                 epochs = np.arange(1, curves.shape[1] + 1)
                 axes.plot(epochs, curves.T, linewidth=0.7, alpha=0.4 if len(curves) > 1 else 0, **STYLES[trained])
-                axes.plot(epochs, curves.mean(axis=0), marker="o", markersize=3, label=LABELS[trained], **STYLES[trained])
+                axes.plot(
+                    epochs, curves.mean(axis=0), marker="o", markersize=3, label=LABELS[trained], **STYLES[trained]
+                )
             axes.set(title=f"{task}: {label}", xlabel="epoch", ylim=(0, None if measure == "loss" else 1.02))
             axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0][0].legend(frameon=False)

@@ -39,7 +39,9 @@ class Lines:
 
     def epoch(self, history: History) -> None:
         """Print the epoch's loss and accuracies."""
-        print(f"{self.title}: epoch {len(history.loss)}, loss {history.loss[-1]:.3f}, {_accuracies(history)}", flush=True)
+        print(
+            f"{self.title}: epoch {len(history.loss)}, loss {history.loss[-1]:.3f}, {_accuracies(history)}", flush=True
+        )
 
     def finish(self, rows: list[dict[str, Any]]) -> None:
         """Say nothing: the table follows."""

@@ -220,10 +220,7 @@ def latin_square(source: BitSource, order: int) -> IntArray:
         )
         ones = [line.index(1) for line in lines]
         if negative >= 0:
-            ones = [
-                line.index(1, first + 1) if next(coins) else first
-                for line, first in zip(lines, ones, strict=True)
-            ]
+            ones = [line.index(1, first + 1) if next(coins) else first for line, first in zip(lines, ones, strict=True)]
         for r, r_sign in ((row, 1), (ones[0], -1)):
             for c, c_sign in ((column, 1), (ones[1], -1)):
                 for s, s_sign in ((symbol, 1), (ones[2], -1)):

@@ -74,7 +74,9 @@ def pair_slices(layout: str, start: int, pairs: int) -> tuple[slice, slice]:
     return slice(start, end, 2), slice(start + 1, end, 2)
 
 
-def rotation_matrix(cos: Array, sin: Array, *, head_dim: int | None = None, layout: str = "half", suffix: bool = False) -> Array:
+def rotation_matrix(
+    cos: Array, sin: Array, *, head_dim: int | None = None, layout: str = "half", suffix: bool = False
+) -> Array:
     """The matrices R that `rotate` applies, written out: for teaching and as an oracle, not for speed.
 
     Parameters

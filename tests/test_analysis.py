@@ -49,7 +49,14 @@ def test_resonance_yarn_leaves_none_where_yarn_does():
 
 @pytest.mark.parametrize(
     ("encoding", "length", "pairs"),
-    [(RoPE(64), 64, 9), (RoPE(64), 65, 9), (RoPE(128), 4096, 46), (RoPE(64), 1, 0), (Resonance(RoPE(64)), 63, 8), (Resonance(RoPE(64)), 64, 9)],
+    [
+        (RoPE(64), 64, 9),
+        (RoPE(64), 65, 9),
+        (RoPE(128), 4096, 46),
+        (RoPE(64), 1, 0),
+        (Resonance(RoPE(64)), 63, 8),
+        (Resonance(RoPE(64)), 64, 9),
+    ],
 )
 def test_critical_pair_counts_wavelengths_below_the_length(encoding, length, pairs):
     assert critical_pair(encoding, length) == pairs

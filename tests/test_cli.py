@@ -15,7 +15,9 @@ QUICK = ["--train-sequences", "128", "--test-sequences", "32", "--epochs", "1"]
 
 
 def run(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", "refrope", *arguments], capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "refrope", *arguments], capture_output=True, text=True, timeout=300, **options
+    )
 
 
 def test_posgen_writes_table_results_and_figures(tmp_path, capsys):
@@ -30,7 +32,9 @@ def test_posgen_writes_table_results_and_figures(tmp_path, capsys):
     assert [row["encoding"] for row in rows] == ["rope", "yarn", "resonance-rope", "resonance-yarn"]
     assert [row["trained_with"] for row in rows] == ["rope", "rope", "resonance-rope", "resonance-rope"]
     for row in rows:
-        assert {"task", "encoding", "seed", "preset", "id_accuracy", "ood_accuracy", "step_seconds", "seconds"} <= set(row)
+        assert {"task", "encoding", "seed", "preset", "id_accuracy", "ood_accuracy", "step_seconds", "seconds"} <= set(
+            row
+        )
         assert (row["task"], row["seed"], row["preset"]) == ("cot", 1, "tiny")
         assert 0 <= row["id_accuracy"] <= 1
         assert 0 <= row["ood_accuracy"] <= 1
@@ -51,7 +55,9 @@ def test_the_same_command_again_gives_the_same_numbers_and_loses_nothing(tmp_pat
     assert cli.main(arguments) == 0
     assert cli.main(arguments) == 0
     assert "are now results-1.json" in capsys.readouterr().out
-    first, second = (json.loads((tmp_path / name).read_text())["runs"][0] for name in ("results-1.json", "results.json"))
+    first, second = (
+        json.loads((tmp_path / name).read_text())["runs"][0] for name in ("results-1.json", "results.json")
+    )
     timing = {"seconds", "step_seconds"}
     assert {k: v for k, v in first.items() if k not in timing} == {k: v for k, v in second.items() if k not in timing}
 
@@ -87,8 +93,19 @@ def test_without_matplotlib_the_results_are_still_written(monkeypatch, tmp_path,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_keeps_what_was_finished(tmp_path):
-    arguments = ["posgen", *QUICK, "--encodings", "rope", "--seeds", ",".join(map(str, range(200))), "--out", str(tmp_path)]
-    process = subprocess.Popen([sys.executable, "-m", "refrope", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    arguments = [
+        "posgen",
+        *QUICK,
+        "--encodings",
+        "rope",
+        "--seeds",
+        ",".join(map(str, range(200))),
+        "--out",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "refrope", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     for _ in range(600):
         if (tmp_path / "results.json").exists():
             break
@@ -111,7 +128,10 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path):
         (["posgne"], "unknown command 'posgne'; did you mean 'posgen'?"),
         (["posgen", "--preset", "tyny"], "unknown preset 'tyny'; did you mean 'tiny'?"),
         (["posgen", "--tasks", "recursve"], "unknown task 'recursve'; did you mean 'recursive'?"),
-        (["posgen", "--encodings", "rope,resonence-rope"], "unknown encoding 'resonence-rope'; did you mean 'resonance-rope'?"),
+        (
+            ["posgen", "--encodings", "rope,resonence-rope"],
+            "unknown encoding 'resonence-rope'; did you mean 'resonance-rope'?",
+        ),
         (["posgen", "--encodings", "rope,rope"], "expected at least one, each once"),
         (["posgen", "--encodings", ","], "expected at least one"),
         (["posgen", "--seeds", "1,x"], "--seeds is '1,x', expected whole numbers"),
@@ -160,7 +180,9 @@ def test_a_folder_without_permission_is_refused(tmp_path, capsys):
 
 
 def test_diverging_training_ends_with_status_2_and_one_line(tmp_path):
-    done = run("posgen", *QUICK, "--epochs", "3", "--learning-rate", "1e30", "--encodings", "rope", "--out", str(tmp_path))
+    done = run(
+        "posgen", *QUICK, "--epochs", "3", "--learning-rate", "1e30", "--encodings", "rope", "--out", str(tmp_path)
+    )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "try a smaller learning rate" in done.stderr

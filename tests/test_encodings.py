@@ -196,7 +196,10 @@ def test_numbers_of_an_encoding_cannot_be_overwritten():
         (lambda: RoPE(64, rotary_dim=7), "RoPE: rotary_dim is 7, expected an even number"),
         (lambda: YaRN(64, factor=0.5), "YaRN: factor is 0.5, expected a finite number >= 1"),
         (lambda: YaRN(64, original_length=0), "YaRN: original_length is 0"),
-        (lambda: YaRN(64, beta_fast=1.0, beta_slow=2.0), "YaRN: beta_fast is 1.0, expected a finite number >= beta_slow = 2.0"),
+        (
+            lambda: YaRN(64, beta_fast=1.0, beta_slow=2.0),
+            "YaRN: beta_fast is 1.0, expected a finite number >= beta_slow = 2.0",
+        ),
         (lambda: YaRN(64, beta_slow=0.0), "YaRN: beta_slow is 0.0"),
         (lambda: YaRN(64, ramp="turn"), "unknown ramp 'turn'; did you mean 'turns'"),
         (lambda: YaRN(64, blend="wave"), "unknown blend 'wave'; did you mean 'wavelength'"),

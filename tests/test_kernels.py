@@ -34,7 +34,7 @@ def test_without_the_kernels_everything_says_so_and_nothing_falls_back(monkeypat
     info = kernels.build_info()
     assert info["available"] is False
     assert "install a C compiler" in info["remedy"]
-    with pytest.raises(RuntimeError, match="no module named _native.*install a C compiler"):
+    with pytest.raises(RuntimeError, match=r"no module named _native.*install a C compiler"):
         kernels.rotate(np.zeros((1, 2)), np.ones((1, 1)), np.zeros((1, 1)))
     with pytest.raises(RuntimeError, match="install a C compiler"):
         refrope.Transformer(refrope.TransformerConfig(), seed=1, backend="c")
@@ -112,5 +112,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_importing_loads_neither_plots_nor_progress():
-    code = "import sys, refrope; print([m for m in ('matplotlib', 'tqdm', 'threadpoolctl', 'torch') if m in sys.modules])"
+    code = (
+        "import sys, refrope; print([m for m in ('matplotlib', 'tqdm', 'threadpoolctl', 'torch') if m in sys.modules])"
+    )
     assert run_python(code).stdout == "[]\n"

@@ -52,7 +52,9 @@ def test_linear_gradients():
     x, weight, dy = normal(1, 7, 5), normal(2, 5, 11), normal(3, 7, 11)
     dx, dweight = layers.linear_backward(dy, x, weight)
     error = gradient_error(
-        lambda p: float(np.sum(layers.linear_forward(p["x"], p["w"]) * dy)), {"x": x, "w": weight}, {"x": dx, "w": dweight}
+        lambda p: float(np.sum(layers.linear_forward(p["x"], p["w"]) * dy)),
+        {"x": x, "w": weight},
+        {"x": dx, "w": dweight},
     )
     assert error < GRADIENT
 
@@ -65,7 +67,9 @@ def test_cross_entropy_gradient_and_value():
     assert abs(loss - np.average(slow, weights=weights)) < 1e-14
     dlogits = layers.cross_entropy_backward(probabilities, targets, weights)
     error = gradient_error(
-        lambda p: layers.cross_entropy_forward(p["logits"], targets, weights)[0], {"logits": logits}, {"logits": dlogits}
+        lambda p: layers.cross_entropy_forward(p["logits"], targets, weights)[0],
+        {"logits": logits},
+        {"logits": dlogits},
     )
     assert error < GRADIENT
     assert (dlogits[weights == 0] == 0).all()
@@ -104,7 +108,11 @@ def test_the_gradient_check_rejects_a_wrong_gradient():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(shapes, seeds, st.integers(1, 3))
 def test_c_rmsnorm_equals_numpy(dtype, shape, seed, threads):
-    x, dy, gain = normal(seed, *shape, dtype=dtype), normal(seed + 1, *shape, dtype=dtype), normal(seed + 2, shape[1], dtype=dtype)
+    x, dy, gain = (
+        normal(seed, *shape, dtype=dtype),
+        normal(seed + 1, *shape, dtype=dtype),
+        normal(seed + 2, shape[1], dtype=dtype),
+    )
     bound = SUM32 if dtype == np.float32 else SUM64
     results = []
     for ops, n in ((layers, 1), (kernels, 1), (kernels, threads)):
@@ -166,7 +174,9 @@ def test_dropout_keeps_the_mean_and_drops_the_stated_share():
 
 def test_dropout_masks_of_different_seeds_are_unrelated():
     x = np.ones(100_000)
-    masks = [dropout_module.dropout(x, 0.5, seed=s) != 0 for s in (0, 1, 2**32, 2**32 + 1, dropout_module.site_seed(1, 2))]
+    masks = [
+        dropout_module.dropout(x, 0.5, seed=s) != 0 for s in (0, 1, 2**32, 2**32 + 1, dropout_module.site_seed(1, 2))
+    ]
     for i, a in enumerate(masks):
         for b in masks[:i]:
             assert abs((a == b).mean() - 0.5) < 5 * 0.5 / np.sqrt(x.size)
@@ -195,7 +205,9 @@ def test_sizes_and_probabilities_are_checked(backend):
 
 @C_BUILT
 def test_c_refuses_memory_it_would_misread():
-    with pytest.raises(ValueError, match=r"relu_forward: out is float64\(3, 5\), expected C-contiguous float32\(3, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"relu_forward: out is float64\(3, 5\), expected C-contiguous float32\(3, 5\)"
+    ):
         kernels.relu_forward(np.zeros((3, 5), np.float32), out=np.zeros((3, 5)))
     with pytest.raises(ValueError, match="relu_forward: the arrays are int64, expected float32 or float64"):
         kernels.relu_forward(np.zeros((3, 5), int))

@@ -116,8 +116,7 @@ def test_every_task_agrees_with_plain_python(problem):
     tokens = generate(task, prefixes, length, modulus, j, k)
     assert tokens.dtype == np.int64
     assert tokens.tolist() == [
-        oracle(task, prefix, length, j, k, lambda far, near: (sum(far) + sum(near)) % modulus)
-        for prefix in prefixes
+        oracle(task, prefix, length, j, k, lambda far, near: (sum(far) + sum(near)) % modulus) for prefix in prefixes
     ]
 
 
@@ -477,9 +476,7 @@ def test_with_the_front_token_x_l_stands_at_position_l_plus_1():
 def test_every_target_is_the_token_after_its_input_and_counts_if_generated(problem, front):
     task, prefixes, length, modulus, j, k = problem
     x = generate(task, prefixes, length, modulus, j, k).tolist()
-    inputs, targets, loss_mask, target_index = inputs_and_targets(
-        x, front_token=front, modulus=modulus, j=j, k=k
-    )
+    inputs, targets, loss_mask, target_index = inputs_and_targets(x, front_token=front, modulus=modulus, j=j, k=k)
     framed = [[modulus, *row] if front else row for row in x]
     assert inputs.tolist() == [row[:-1] for row in framed]
     assert targets.tolist() == [row[1:] for row in framed]
@@ -533,8 +530,7 @@ IN_SPLITS = "integers (n, T) in [0, 17)"
     [
         (
             lambda: generate("recursiv", GOOD, 9),
-            "generate: unknown task 'recursiv'; did you mean 'recursive'? "
-            "known: recursive, cot, semirecursive",
+            "generate: unknown task 'recursiv'; did you mean 'recursive'? known: recursive, cot, semirecursive",
         ),
         (
             lambda: generate("cot", GOOD, 9, rule="latine"),

@@ -20,8 +20,20 @@ def test_the_public_names_are_these():
     assert all(hasattr(refrope, name) for name in PUBLIC)
 
 
-@pytest.mark.parametrize("twin", ["rotate", "attention_forward", "attention_backward", "rmsnorm_forward", "rmsnorm_backward",
-                                  "relu_forward", "relu_backward", "dropout", "adamw_update"])
+@pytest.mark.parametrize(
+    "twin",
+    [
+        "rotate",
+        "attention_forward",
+        "attention_backward",
+        "rmsnorm_forward",
+        "rmsnorm_backward",
+        "relu_forward",
+        "relu_backward",
+        "dropout",
+        "adamw_update",
+    ],
+)
 def test_twins_have_the_same_signature(twin):
     slow = getattr(refrope.nn.transformer.NumpyOps, twin)
     assert inspect.signature(getattr(refrope.kernels, twin)) == inspect.signature(slow)
@@ -33,7 +45,9 @@ def test_every_public_function_and_class_has_a_docstring(path):
     assert ast.get_docstring(tree), f"{path.name} has no docstring"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            inside = any(node in ast.walk(f) and node is not f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef))
+            inside = any(
+                node in ast.walk(f) and node is not f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)
+            )
             assert inside or ast.get_docstring(node), f"{path.name}: {node.name}"
 
 

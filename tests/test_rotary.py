@@ -1,4 +1,4 @@
-"""Rotation: norms, relative positions, layouts; against complex multiplication and the explicit matrix; C bit for bit."""
+"""Rotation: norms, relative positions, layouts; against complex products and the explicit matrix; C bit for bit."""
 
 import numpy as np
 import pytest

@@ -25,7 +25,7 @@ def exact_cos_sin(inv_freq, position):
 
 
 def exact_inv_freq(encoding):
-    """The formula in 60 digits where it is simple, else the encoding's own decimals (held to mpmath in test_encodings)."""
+    """The encoding's own decimals, which test_encodings holds to mpmath."""
     from refrope.encodings.base import exact_arithmetic
 
     with exact_arithmetic():
@@ -48,8 +48,10 @@ def test_float32_tables_hold_their_stated_error(encoding, positions):
                 assert abs(mpmath.mpf(float(sin[i, j])) - encoding.attention_factor * s) <= slack
 
 
-@given(st.builds(Resonance, st.builds(RoPE, st.sampled_from([2, 16, 64, 128]), st.sampled_from([500.0, 1e4, 5e5, 1e8]))),
-       st.lists(int64_positions, min_size=1, max_size=4))
+@given(
+    st.builds(Resonance, st.builds(RoPE, st.sampled_from([2, 16, 64, 128]), st.sampled_from([500.0, 1e4, 5e5, 1e8]))),
+    st.lists(int64_positions, min_size=1, max_size=4),
+)
 def test_resonance_tables_are_exact_at_every_int64_position(resonance, positions):
     cos, sin = resonance.cos_sin(np.array(positions), np.float32)
     with mpmath.workdps(60):

@@ -30,7 +30,9 @@ ROTATE, COS_SIN, PERIODIC = rotary.rotate, tables.cos_sin, tables.periodic_cos_s
 def quick_hypothesis():
     """Look for one failing example and neither shrink nor remember it: it is a planted one."""
     before = settings.get_current_profile_name()
-    settings.register_profile("planted", settings.get_profile(before), phases=[Phase.generate], max_examples=60, database=None)
+    settings.register_profile(
+        "planted", settings.get_profile(before), phases=[Phase.generate], max_examples=60, database=None
+    )
     settings.load_profile("planted")
     yield
     settings.load_profile(before)
@@ -42,7 +44,6 @@ def caught(test, *arguments):
         test(*arguments)
     failures = getattr(failure.value, "exceptions", [failure.value])
     assert all(isinstance(each, AssertionError) for each in failures), failures
-
 
 
 def plant_rotate(monkeypatch, wrong):
@@ -157,7 +158,11 @@ def test_gradients_that_are_a_thousandth_off(monkeypatch, function):
 
 def test_dropout_of_attention_weights_forgotten_in_the_backward_pass(monkeypatch):
     right = NumpyOps.attention_backward
-    monkeypatch.setattr(NumpyOps, "attention_backward", staticmethod(lambda *a, dropout, **o: right(*a, **o)))
+
+    def wrong(*arguments, dropout, **options):
+        return right(*arguments, **options)
+
+    monkeypatch.setattr(NumpyOps, "attention_backward", staticmethod(wrong))
     caught(test_transformer.test_every_gradient_of_the_model, "numpy", test_transformer.DROPPING)
 
 
@@ -179,15 +184,19 @@ def test_weight_decay_forgotten(monkeypatch):
         numbers[0] = 1.0
         return numbers
 
-    RIGHT_SETTINGS = optim.AdamW.settings  # noqa: N806
+    RIGHT_SETTINGS = optim.AdamW.settings
     monkeypatch.setattr(optim.AdamW, "settings", settings_without_decay)
     caught(test_optim.test_adamw_is_its_algorithm)
 
 
 def test_loss_over_the_prefix_as_well(monkeypatch):
     right = train.cross_entropy_forward
-    monkeypatch.setattr(train, "cross_entropy_forward", lambda logits, t, weights: right(logits, t, np.ones_like(weights)))
-    monkeypatch.setattr(train, "cross_entropy_backward", lambda p, t, w: layers.cross_entropy_backward(p, t, np.ones_like(w)))
+    monkeypatch.setattr(
+        train, "cross_entropy_forward", lambda logits, t, weights: right(logits, t, np.ones_like(weights))
+    )
+    monkeypatch.setattr(
+        train, "cross_entropy_backward", lambda p, t, w: layers.cross_entropy_backward(p, t, np.ones_like(w))
+    )
     caught(test_train.test_the_loss_counts_generated_tokens_only)
 
 
@@ -198,7 +207,9 @@ def test_shuffling_that_differs_from_run_to_run(monkeypatch):
 
 def test_pointer_of_the_semirecursive_task_off_by_one(monkeypatch):
     right = posgen.far_start
-    monkeypatch.setattr(posgen, "far_start", lambda task, index, j, k: max(0, right(task, index, j, k) - (task == "semirecursive")))
+    monkeypatch.setattr(
+        posgen, "far_start", lambda task, index, j, k: max(0, right(task, index, j, k) - (task == "semirecursive"))
+    )
     caught(test_posgen.test_every_task_agrees_with_plain_python)
 
 

@@ -34,13 +34,13 @@ def run(backend, config=CONFIG, epochs=2, encoding=None):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_training_learns_the_rule(backend):
     # Nine prefixes of two tokens mod 3 are all there is; the model sees seven of them, many times.
-    data = make_splits("recursive", seed=1, train=7, validation=1, test=1, train_length=24, test_length=32, modulus=3, j=1, k=1)
+    data = make_splits(
+        "recursive", seed=1, train=7, validation=1, test=1, train_length=24, test_length=32, modulus=3, j=1, k=1
+    )
     config = TransformerConfig(vocabulary=4, d_model=32, heads=2, head_dim=16, d_ff=64, layers=1)
     model = Transformer(config, seed=1, backend=backend)
     losses = []
-    history = train(
-        model, RoPE(16), data, TrainSettings(epochs=60, learning_rate=1e-2), seed=1, on_step=losses.append
-    )
+    history = train(model, RoPE(16), data, TrainSettings(epochs=60, learning_rate=1e-2), seed=1, on_step=losses.append)
     assert abs(losses[0] - math.log(3)) < 3
     assert losses[-1] < LEARNT
     assert history.loss[-1] < history.loss[0]

@@ -109,7 +109,10 @@ def test_initial_weights_are_those_of_t5():
     q, k, v = np.split(model.params["layers.1.attention.qkv"], 3, axis=1)
     expected = [(q, (256 * 64) ** -0.5), (k, 256**-0.5), (v, 256**-0.5)]
     expected += [(model.params["layers.0.attention.out"], inner**-0.5), (model.params["embedding"], 1.0)]
-    expected += [(model.params["layers.0.feed_forward.in"], 256**-0.5), (model.params["layers.0.feed_forward.out"], 1024**-0.5)]
+    expected += [
+        (model.params["layers.0.feed_forward.in"], 256**-0.5),
+        (model.params["layers.0.feed_forward.out"], 1024**-0.5),
+    ]
     for weight, deviation in expected:
         assert abs(weight.mean()) < 5 * deviation / weight.size**0.5
         assert weight.std() == pytest.approx(deviation, rel=5 / (2 * weight.size) ** 0.5)
@@ -122,7 +125,10 @@ def test_the_papers_model_has_its_6_3_million_weights():
 
 
 def test_initial_weights_depend_on_the_seed_and_not_on_the_backend():
-    weights = [Transformer(SMALL, seed=seed, backend=b).flat_params for seed, b in ((1, "numpy"), (1, BACKENDS[-1]), (2, "numpy"))]
+    weights = [
+        Transformer(SMALL, seed=seed, backend=b).flat_params
+        for seed, b in ((1, "numpy"), (1, BACKENDS[-1]), (2, "numpy"))
+    ]
     assert np.array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], weights[2])
 
@@ -141,9 +147,15 @@ def test_positions_enter_through_the_tables_alone():
     [
         (lambda m: m.forward(tokens() + 5, tables()), r"tokens hold 15, expected values in \[0, 11\)"),
         (lambda m: m.forward(tokens() - 3, tables()), r"tokens hold -3"),
-        (lambda m: m.forward(tokens().astype(float), tables()), r"tokens are float64\(2, 7\), expected integers \(B, T\)"),
+        (
+            lambda m: m.forward(tokens().astype(float), tables()),
+            r"tokens are float64\(2, 7\), expected integers \(B, T\)",
+        ),
         (lambda m: m.forward(tokens()[0], tables()), r"tokens are int64\(7,\)"),
-        (lambda m: m.forward(tokens(), tables(dtype=np.float32)), r"rotate: cos is float32\(7, 3\), expected float64\(7, r/2\)"),
+        (
+            lambda m: m.forward(tokens(), tables(dtype=np.float32)),
+            r"rotate: cos is float32\(7, 3\), expected float64\(7, r/2\)",
+        ),
         (lambda m: m.forward(tokens(), tables(8)), r"rotate: cos is float64\(8, 3\), expected float64\(7, r/2\)"),
         (lambda m: m.backward(np.zeros((2, 7, 11))), r"expected forward\(..., keep=True\) before"),
         (lambda m: Transformer(SMALL, seed=1, backend="cuda"), "unknown backend 'cuda'"),

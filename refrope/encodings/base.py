@@ -49,6 +49,11 @@ def nearest_floats(values: ExactArray) -> FloatArray:
     return result
 
 
+def within_unit(values: ExactArray) -> ExactArray:
+    """Values below 0 raised to 0, values above 1 lowered to 1."""
+    return np.array([min(max(value, Decimal(0)), Decimal(1)) for value in values])
+
+
 @dataclass(frozen=True)
 class RotaryEncoding:
     r"""The angle that position m gives to pair j: ``m * inv_freq[j]`` radians.
@@ -168,7 +173,9 @@ class RotaryEncoding:
         result: FloatArray = np.mod(places[..., None] * (self.inv_freq / (2 * np.pi)), 1.0)
         return result
 
-    def cos_sin(self, positions: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def cos_sin(
+        self, positions: npt.ArrayLike, dtype: npt.DTypeLike = np.float32
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Tables for `refrope.rotate`: cos and sin of every pair's angle, times the attention factor.
 
         Parameters

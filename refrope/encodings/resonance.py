@@ -99,7 +99,9 @@ class Resonance(RotaryEncoding):
         """``(position mod period) / period``, float64 (..., pairs) in [0, 1), for int64 positions."""
         return tables.periodic_turns(self.periods, positions)
 
-    def cos_sin(self, positions: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def cos_sin(
+        self, positions: npt.ArrayLike, dtype: npt.DTypeLike = np.float32
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Tables that repeat bit for bit: as `RotaryEncoding.cos_sin`, for int64 positions only.
 
         Raises

@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import numpy as np
 
-from refrope.encodings.base import PI, ExactArray, RotaryEncoding, exact
+from refrope.encodings.base import PI, ExactArray, RotaryEncoding, exact, within_unit
 from refrope.errors import check_integer, check_name, check_number
 
 RAMPS = ("index", "turns")
@@ -66,7 +66,9 @@ class YaRN(RotaryEncoding):
         check_number(self.name, "factor", self.factor, "a finite number >= 1", 1.0)
         check_integer(self.name, "original_length", self.original_length, 1)
         check_number(self.name, "beta_slow", self.beta_slow, "a finite number > 0", 0.0, above=True)
-        check_number(self.name, "beta_fast", self.beta_fast, f"a finite number >= beta_slow = {self.beta_slow}", self.beta_slow)
+        check_number(
+            self.name, "beta_fast", self.beta_fast, f"a finite number >= beta_slow = {self.beta_slow}", self.beta_slow
+        )
         check_name(self.name, "ramp", self.ramp, RAMPS)
         check_name(self.name, "blend", self.blend, BLENDS)
 
@@ -78,11 +80,10 @@ class YaRN(RotaryEncoding):
     def exact_stretch(self) -> ExactArray:
         """``1 / ((1 - g) / s + g)``, or ``(1 - g) s + g`` with the wavelength blend."""
         kept, factor = self.kept_share(), exact(self.factor)
-        stretch: ExactArray
-        if self.blend == "frequency":
-            stretch = 1 / ((1 - kept) / factor + kept)
+        if self.blend == "wavelength":
+            stretch: ExactArray = (1 - kept) * factor + kept
         else:
-            stretch = (1 - kept) * factor + kept
+            stretch = 1 / ((1 - kept) / factor + kept)
         return stretch
 
     def kept_share(self) -> ExactArray:
@@ -91,8 +92,8 @@ class YaRN(RotaryEncoding):
             turns = self.original_length * self.plain_inv_freq() / (2 * PI)
             slow, fast = exact(self.beta_slow), exact(self.beta_fast)
             if fast == slow:  # the ramp is a step
-                return np.where(turns > slow, Decimal(1), Decimal(0))
-            return np.clip((turns - slow) / (fast - slow), Decimal(0), Decimal(1))
+                return np.array([Decimal(int(t > slow)) for t in turns])
+            return within_unit((turns - slow) / (fast - slow))
         low, high = self._index_with_turns(self.beta_fast), self._index_with_turns(self.beta_slow)
         if self.truncate:
             low, high = low.to_integral_value(ROUND_FLOOR), high.to_integral_value(ROUND_CEILING)
@@ -100,7 +101,8 @@ class YaRN(RotaryEncoding):
         if low == high:
             high += Decimal("0.001")  # the authors' code, so that a step does not divide by zero
         index = np.array([Decimal(j) for j in range(self.pairs)])
-        return 1 - np.clip((index - low) / (high - low), Decimal(0), Decimal(1))
+        kept: ExactArray = 1 - within_unit((index - low) / (high - low))
+        return kept
 
     def _index_with_turns(self, turns: float) -> Decimal:
         """The real-valued pair index whose pair makes `turns` turns within the original length."""

@@ -19,6 +19,7 @@ from refrope.kernels.rotary import rotate
 from refrope.kernels.threads import get_num_threads, set_num_threads
 
 __all__ = [
+    "REMEDY",
     "adamw_update",
     "attention_backward",
     "attention_forward",

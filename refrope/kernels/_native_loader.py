@@ -8,7 +8,7 @@ from typing import Any
 _native: ModuleType | None
 _reason: str
 try:
-    from refrope.kernels import _native  # type: ignore[no-redef]
+    from refrope.kernels import _native  # type: ignore[attr-defined, no-redef]
 
     _reason = ""
 except ImportError as error:

@@ -28,7 +28,14 @@ def rotate(
     cos, sin = np.ascontiguousarray(cos), np.ascontiguousarray(sin)
     batch, heads, rows, features = source.shape
     arguments = (
-        *(pointer(source), element_strides(source), pointer(target), element_strides(target), pointer(cos), pointer(sin)),
+        *(
+            pointer(source),
+            element_strides(source),
+            pointer(target),
+            element_strides(target),
+            pointer(cos),
+            pointer(sin),
+        ),
         *(max(heads, 1), rows, features, start, cos.shape[1], layout == "interleaved", transpose),
     )
     run(kernel("rotate", x.dtype), arguments, batch * heads, "rotate")

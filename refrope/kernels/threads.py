@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 _num_threads: int | None = None
 _pool: ThreadPoolExecutor | None = None
@@ -62,7 +63,7 @@ def run_ranges(task: Callable[[int, int], int], count: int) -> list[int]:
     if threads <= 1:
         return [task(0, count)]
     bounds = [count * i // threads for i in range(threads + 1)]
-    ranges = list(zip(bounds[:-1], bounds[1:], strict=True))
+    ranges = list(pairwise(bounds))
     futures = [_get_pool(threads - 1).submit(task, *r) for r in ranges[1:]]
     first = task(*ranges[0])  # the calling thread works too
     return [first, *(future.result() for future in futures)]

@@ -156,7 +156,9 @@ class Transformer:
         self._saved: dict[str, Any] = {}
         self._sites = ["embedding", "final"]  # where dropout acts, in a fixed order: the place in it seeds the mask
         for i in range(config.layers):
-            self._sites += [f"layers.{i}.{s}" for s in ("attention.weights", "attention.out", "feed_forward.in", "feed_forward.out")]
+            self._sites += [
+                f"layers.{i}.{s}" for s in ("attention.weights", "attention.out", "feed_forward.in", "feed_forward.out")
+            ]
         self._initialise(seed)
 
     def _views(self, flat: Array) -> dict[str, Array]:
@@ -190,7 +192,9 @@ class Transformer:
 
     # ---- the whole model ----
 
-    def forward(self, tokens: npt.NDArray[Any], tables: Tables, *, dropout_seed: int | None = None, keep: bool = False) -> Array:
+    def forward(
+        self, tokens: npt.NDArray[Any], tables: Tables, *, dropout_seed: int | None = None, keep: bool = False
+    ) -> Array:
         """Logits of the next token at every position.
 
         Parameters
@@ -216,7 +220,9 @@ class Transformer:
         tokens = self._check_tokens(tokens)
         batch, length = tokens.shape
         self._saved = {"tokens": tokens.ravel(), "tables": tables, "seed": dropout_seed, "batch": batch}
-        x = layers.embedding_forward(tokens.ravel(), self.params["embedding"], out=buf("x.embedding", batch * length, c.d_model))
+        x = layers.embedding_forward(
+            tokens.ravel(), self.params["embedding"], out=buf("x.embedding", batch * length, c.d_model)
+        )
         self._dropout(x, "embedding")
         for i in range(c.layers):
             x = self._attention_forward(i, x, batch, tables, keep)
@@ -238,7 +244,9 @@ class Transformer:
         """
         c, buf, saved = self.config, self.buffers, self._saved
         if not saved.get("keep"):
-            raise ValueError("Transformer.backward: nothing to go back through, expected forward(..., keep=True) before")
+            raise ValueError(
+                "Transformer.backward: nothing to go back through, expected forward(..., keep=True) before"
+            )
         rows = len(saved["tokens"])
         dlogits = dlogits.reshape(rows, c.vocabulary) * self.dtype.type(c.d_model**-0.5)
         np.matmul(dlogits.T, saved["y"], out=self.grads["embedding"])  # logits = y embedding^T
@@ -288,15 +296,15 @@ class Transformer:
         dqkv = buf("dqkv", *qkv.shape)
         dq, dk, dv = self._split_heads(dqkv, batch)
         do = do_rows.reshape(batch, -1, c.heads, c.head_dim).transpose(0, 2, 1, 3)
-        ops.attention_backward(do, *self._split_heads(qkv, batch), o, lse, **self._attention_settings(p), grads=(dq, dk, dv))
+        ops.attention_backward(
+            do, *self._split_heads(qkv, batch), o, lse, **self._attention_settings(p), grads=(dq, dk, dv)
+        )
         ops.rotate(dq, *self._saved["tables"], transpose=True, out=dq)
         ops.rotate(dk, *self._saved["tables"], transpose=True, out=dk)
         dn, _ = linear_backward(
             dqkv, n, self.params[f"{p}.qkv"], dweight=self.grads[f"{p}.qkv"], out=buf("dn", *n.shape)
         )
-        dx, _ = ops.rmsnorm_backward(
-            dn, x, self.params[f"{p}.gain"], inv_rms, dgain=self.grads[f"{p}.gain"], out=dn
-        )
+        dx, _ = ops.rmsnorm_backward(dn, x, self.params[f"{p}.gain"], inv_rms, dgain=self.grads[f"{p}.gain"], out=dn)
         dy += dx  # the residual path carries dy as it is
         return dy
 
@@ -340,9 +348,7 @@ class Transformer:
         self._dropout(dh, f"{p}.in")
         ops.relu_backward(dh, h, out=dh)  # dropout keeps the sign of h: where it is positive, ReLU's input was
         dn, _ = linear_backward(dh, n, self.params[f"{p}.in"], dweight=self.grads[f"{p}.in"], out=buf("dn", *n.shape))
-        dx, _ = ops.rmsnorm_backward(
-            dn, x, self.params[f"{p}.gain"], inv_rms, dgain=self.grads[f"{p}.gain"], out=dn
-        )
+        dx, _ = ops.rmsnorm_backward(dn, x, self.params[f"{p}.gain"], inv_rms, dgain=self.grads[f"{p}.gain"], out=dn)
         dy += dx  # the residual path carries dy as it is
         return dy
 
@@ -372,7 +378,7 @@ class Transformer:
     def _check_tokens(self, tokens: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         if not isinstance(tokens, np.ndarray) or tokens.ndim != 2 or tokens.dtype.kind not in "iu":
             raise ValueError(f"Transformer.forward: tokens are {describe(tokens)}, expected integers (B, T)")
-        if tokens.size and not (0 <= tokens.min() and tokens.max() < self.config.vocabulary):
+        if tokens.size and not (tokens.min() >= 0 and tokens.max() < self.config.vocabulary):
             worst = tokens.min() if tokens.min() < 0 else tokens.max()
             raise ValueError(
                 f"Transformer.forward: tokens hold {worst}, expected values in [0, {self.config.vocabulary})"
