@@ -38,6 +38,8 @@ class BuildKernels(build_ext):
             ) from error
 
     def build_extension(self, ext):
+        # Without these, setuptools would not link again after a change in a kernel.
+        ext.depends = [*build_kernels.ELEMENTWISE, *build_kernels.REDUCTIONS, *build_kernels.HEADERS]
         macros = list(ext.define_macros)
         if build_kernels.can_multiversion(self.compiler, Path(self.build_temp)):
             macros.append(("RR_MULTIVERSION", "1"))

@@ -36,7 +36,11 @@ RR_CLONES int rr_probe(const float *x, int n)
     for (int i = 0; i < n; i++) s += x[i];
     return s == 3.0f ? 0 : 1;
 }
-int main(void) { const float x[2] = {1.0f, 2.0f}; return rr_probe(x, 2); }
+int main(void)
+{
+    const float x[2] = {1.0f, 2.0f};
+    return RR_SIMD_IN_USE[0] == 'x' ? rr_probe(x, 2) : 1;
+}
 """
 
 

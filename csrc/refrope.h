@@ -51,12 +51,12 @@ int rr_rmsnorm_forward_f32(const float *x, const float *gain, float *y, float *i
                            ptrdiff_t first, ptrdiff_t last);
 int rr_rmsnorm_forward_f64(const double *x, const double *gain, double *y, double *inv_rms, ptrdiff_t d, double eps,
                            ptrdiff_t first, ptrdiff_t last);
-int rr_rmsnorm_backward_f32(const float *dy, const float *x, const float *gain, const float *inv_rms, float *dx,
-                            float *dgain_rows, ptrdiff_t d, ptrdiff_t rows, ptrdiff_t block, ptrdiff_t first,
-                            ptrdiff_t last);
-int rr_rmsnorm_backward_f64(const double *dy, const double *x, const double *gain, const double *inv_rms, double *dx,
-                            double *dgain_rows, ptrdiff_t d, ptrdiff_t rows, ptrdiff_t block, ptrdiff_t first,
-                            ptrdiff_t last);
+int rr_rmsnorm_backward_f32(const float *dy, const float *x, const float *gain, const float *inv_rms,
+                            const float *residual, float *dx, float *dgain_rows, ptrdiff_t d, ptrdiff_t rows,
+                            ptrdiff_t block, ptrdiff_t first, ptrdiff_t last);
+int rr_rmsnorm_backward_f64(const double *dy, const double *x, const double *gain, const double *inv_rms,
+                            const double *residual, double *dx, double *dgain_rows, ptrdiff_t d, ptrdiff_t rows,
+                            ptrdiff_t block, ptrdiff_t first, ptrdiff_t last);
 
 /* elementwise */
 int rr_relu_forward_f32(const float *x, float *y, ptrdiff_t first, ptrdiff_t last);

@@ -55,13 +55,14 @@ RR_CLONES int RR(rmsnorm_forward)(const REAL *x, const REAL *gain, REAL *y, REAL
  *
  * Oracle   : refrope.nn.layers.rmsnorm_backward, within rounding.
  * Given    : dy, x [rows, d]; gain [d]; inv_rms [rows]; blocks [first, last) of `block` rows each
- * Returned : dx [rows, d] = inv_rms (g - x inv_rms^2 mean(g x)) with g = dy gain
+ *            residual [rows, d] or NULL: the gradient that goes round the norm
+ * Returned : dx [rows, d] = residual + inv_rms (g - x inv_rms^2 mean(g x)) with g = dy gain; may be dy or residual
  *            dgain_rows [blocks, d]: block b holds the sum of dy x inv_rms over its rows; the caller adds the blocks
  *            in order, so that the result does not depend on the number of threads. 0 done, 1 bad size
  */
-RR_CLONES int RR(rmsnorm_backward)(const REAL *dy, const REAL *x, const REAL *gain, const REAL *inv_rms, REAL *dx,
-                                   REAL *dgain_rows, ptrdiff_t d, ptrdiff_t rows, ptrdiff_t block, ptrdiff_t first,
-                                   ptrdiff_t last)
+RR_CLONES int RR(rmsnorm_backward)(const REAL *dy, const REAL *x, const REAL *gain, const REAL *inv_rms,
+                                   const REAL *residual, REAL *dx, REAL *dgain_rows, ptrdiff_t d, ptrdiff_t rows,
+                                   ptrdiff_t block, ptrdiff_t first, ptrdiff_t last)
 {
     if (d < 1 || rows < 0 || block < 1) return 1;
     for (ptrdiff_t b = first; b < last; b++) {
@@ -75,8 +76,9 @@ RR_CLONES int RR(rmsnorm_backward)(const REAL *dy, const REAL *x, const REAL *ga
             const REAL pull = RR(dot3)(dy_row, x_row, gain, d) / (REAL)d * scale * scale;
             RR_INDEPENDENT
             for (ptrdiff_t i = 0; i < d; i++) {
+                const REAL g = scale * (dy_row[i] * gain[i] - x_row[i] * pull);
                 dgain[i] += dy_row[i] * x_row[i] * scale;
-                dx_row[i] = scale * (dy_row[i] * gain[i] - x_row[i] * pull);
+                dx_row[i] = residual ? residual[r * d + i] + g : g;
             }
         }
     }

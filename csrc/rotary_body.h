@@ -34,20 +34,27 @@ RR_CLONES int RR(rotate)(const REAL *x, const ptrdiff_t *x_strides, REAL *y, con
 {
     if (heads < 1 || rows < 0 || pairs < 0 || start < 0 || start + 2 * pairs > features) return 1;
     const REAL sign = transpose ? (REAL)-1 : (REAL)1;
-    for (ptrdiff_t s = first; s < last; s++) {
-        const REAL *x_slice = x + s / heads * x_strides[0] + s % heads * x_strides[1];
-        REAL *y_slice = y + s / heads * y_strides[0] + s % heads * y_strides[1];
-        for (ptrdiff_t t = 0; t < rows; t++) {
-            const REAL *x_row = x_slice + t * x_strides[2];
-            REAL *y_row = y_slice + t * y_strides[2];
+    while (first < last) { /* the heads of one batch, as far as they are ours */
+        const ptrdiff_t batch = first / heads, head = first % heads;
+        const ptrdiff_t count = last - first < heads - head ? last - first : heads - head;
+        const REAL *x_start = x + batch * x_strides[0] + head * x_strides[1];
+        REAL *y_start = y + batch * y_strides[0] + head * y_strides[1];
+        /* Walk memory in its order: heads within a row where they lie closer together than rows do. */
+        const int heads_inside = x_strides[1] < x_strides[2];
+        for (ptrdiff_t i = 0; i < rows * count; i++) {
+            const ptrdiff_t t = heads_inside ? i / count : i % rows, h = heads_inside ? i % count : i / rows;
+            const REAL *x_row = x_start + h * x_strides[1] + t * x_strides[2];
+            REAL *y_row = y_start + h * y_strides[1] + t * y_strides[2];
+            const REAL *c = cos_t + t * pairs, *s = sin_t + t * pairs;
             if (interleaved)
-                RR(rotate_row)(x_row + start, y_row + start, cos_t + t * pairs, sin_t + t * pairs, pairs, 2, 1, sign);
+                RR(rotate_row)(x_row + start, y_row + start, c, s, pairs, 2, 1, sign);
             else
-                RR(rotate_row)(x_row + start, y_row + start, cos_t + t * pairs, sin_t + t * pairs, pairs, 1, pairs, sign);
+                RR(rotate_row)(x_row + start, y_row + start, c, s, pairs, 1, pairs, sign);
             if (x_row == y_row) continue;
             for (ptrdiff_t f = 0; f < start; f++) y_row[f] = x_row[f];
             for (ptrdiff_t f = start + 2 * pairs; f < features; f++) y_row[f] = x_row[f];
         }
+        first += count;
     }
     return 0;
 }

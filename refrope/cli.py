@@ -81,8 +81,9 @@ def _add_posgen(commands: Any) -> None:
     add("--epochs", type=int, metavar="N", help="instead of the preset's")
     add("--learning-rate", type=float, metavar="X", help="peak of the one-cycle schedule, instead of the preset's")
     add(
-        *("--yarn", "--yarn-mode"),
-        **{"default": "swap", "metavar": "MODE", "dest": "yarn"},
+        "--yarn",
+        default="swap",
+        metavar="MODE",
         help=f"{' or '.join(YARN_MODES)} (default swap): train plain and swap YaRN in for testing, as the paper's code "
         "does, or train with it, as its text says",
     )

@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from typing import Any, Protocol
 
 import numpy as np
@@ -231,6 +232,7 @@ def _test(
         "encoding": name,
         "trained_with": trained,
         "tested_with": repr(encoding),
+        "table_bytes": sum(table.nbytes for table in encoding.cos_sin(np.arange(settings.test_length))),
         "id_accuracy": inside,
         "ood_accuracy": beyond,
         "accuracy_by_position": [None if math.isnan(a) else a for a in accuracy.tolist()],
@@ -251,7 +253,22 @@ def results(
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "complete": complete,
         "settings": asdict(settings) | {"train": asdict(settings.train_settings()), "model": asdict(preset.model)},
-        "versions": {"refrope": __version__, "python": platform.python_version(), "numpy": np.__version__},
+        "versions": {
+            "refrope": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "cffi": metadata.version("cffi"),
+            "blas": _blas(),
+        },
         "machine": {"system": platform.system(), "processor": platform.machine(), "kernels": kernels.build_info()},
         "runs": runs,
     }
+
+
+def _blas() -> str:
+    """Name and version of the BLAS that NumPy was built with."""
+    try:
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
+    except (KeyError, TypeError):  # NumPy before 1.25
+        return "unknown"
+    return f"{blas['name']} {blas['version']}"

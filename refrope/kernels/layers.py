@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from refrope.errors import describe
 from refrope.kernels._call import Array, kernel, pointer, run
+from refrope.kernels._native_loader import native
 from refrope.nn.dropout import drop_threshold
 from refrope.nn.layers import check_rows
 
@@ -25,7 +26,14 @@ def rmsnorm_forward(x: Array, gain: Array, *, eps: float = 1e-6, out: Array | No
 
 
 def rmsnorm_backward(
-    dy: Array, x: Array, gain: Array, inv_rms: Array, *, dgain: Array | None = None, out: Array | None = None
+    dy: Array,
+    x: Array,
+    gain: Array,
+    inv_rms: Array,
+    *,
+    residual: Array | None = None,
+    dgain: Array | None = None,
+    out: Array | None = None,
 ) -> tuple[Array, Array]:
     """`refrope.nn.layers.rmsnorm_backward` in C."""
     check_rows("rmsnorm_backward", x, gain)
@@ -34,8 +42,9 @@ def rmsnorm_backward(
     rows, d = x.shape
     blocks = -(-rows // _GAIN_ROWS)
     partial = np.empty((blocks, d), x.dtype)
+    bypass = native()[0].NULL if residual is None else pointer(_result("rmsnorm_backward", x, residual))
     arguments = (
-        *(pointer(dy), pointer(x), pointer(gain), pointer(inv_rms), pointer(dx), pointer(partial)),
+        *(pointer(dy), pointer(x), pointer(gain), pointer(inv_rms), bypass, pointer(dx), pointer(partial)),
         *(d, rows, _GAIN_ROWS),
     )
     run(kernel("rmsnorm_backward", x.dtype), arguments, blocks, "rmsnorm_backward")

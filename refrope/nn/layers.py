@@ -53,18 +53,28 @@ def rmsnorm_forward(x: Array, gain: Array, *, eps: float = 1e-6, out: Array | No
 
 
 def rmsnorm_backward(
-    dy: Array, x: Array, gain: Array, inv_rms: Array, *, dgain: Array | None = None, out: Array | None = None
+    dy: Array,
+    x: Array,
+    gain: Array,
+    inv_rms: Array,
+    *,
+    residual: Array | None = None,
+    dgain: Array | None = None,
+    out: Array | None = None,
 ) -> tuple[Array, Array]:
     """Gradients of `rmsnorm_forward`: dx (N, d) and dgain (d,).
 
+    `residual` (N, d) is the gradient that goes round the norm, and is added to dx.
+
     With g = dy gain (undoes the scaling): dx = inv_rms g - x inv_rms^3 mean(g x), the second term through the root mean
-    square, and dgain = sum over rows of dy x inv_rms. `out` may be `dy`.
+    square, and dgain = sum over rows of dy x inv_rms. `out` may be `dy` or `residual`.
     """
     check_rows("rmsnorm_backward", x, gain)
     dgain = np.einsum("nd,nd,n->d", dy, x, inv_rms, out=dgain)
     g = dy * gain
     pull = np.einsum("nd,nd->n", g, x) / x.dtype.type(x.shape[1]) * inv_rms * inv_rms
-    dx = np.multiply(inv_rms[:, None], g - x * pull[:, None], out=out)
+    dx = inv_rms[:, None] * (g - x * pull[:, None])
+    dx = np.add(dx, 0 if residual is None else residual, out=out)
     return dx, dgain
 
 
@@ -111,8 +121,8 @@ def cross_entropy_backward(probabilities: Array, targets: Array, weights: Array)
 
 
 def embedding_forward(tokens: Array, table: Array, *, out: Array | None = None) -> Array:
-    """Rows of `table` (V, d) picked by `tokens` (N,) -> (N, d)."""
-    return np.take(table, tokens, axis=0, out=out)
+    """Rows of `table` (V, d) picked by `tokens` (N,), which must lie in [0, V) -> (N, d)."""
+    return np.take(table, tokens, axis=0, out=out, mode="clip")  # with "raise" NumPy would go through a copy
 
 
 def embedding_backward(dy: Array, tokens: Array, dtable: Array) -> None:

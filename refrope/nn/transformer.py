@@ -271,8 +271,8 @@ class Transformer:
         n, inv_rms = ops.rmsnorm_forward(x, self.params[f"{p}.gain"], eps=c.eps, out=buf("n", *x.shape))
         qkv = linear_forward(n, self.params[f"{p}.qkv"], out=buf("qkv", rows, 3 * inner))
         q, k, v = self._split_heads(qkv, batch)
-        ops.rotate(q, *tables, out=q)
-        ops.rotate(k, *tables, out=k)
+        qk = self._queries_and_keys(qkv, batch)
+        ops.rotate(qk, *tables, out=qk)
         o_rows = buf("o", rows, inner)
         o, lse = ops.attention_forward(
             *(q, k, v),
@@ -299,14 +299,16 @@ class Transformer:
         ops.attention_backward(
             do, *self._split_heads(qkv, batch), o, lse, **self._attention_settings(p), grads=(dq, dk, dv)
         )
-        ops.rotate(dq, *self._saved["tables"], transpose=True, out=dq)
-        ops.rotate(dk, *self._saved["tables"], transpose=True, out=dk)
+        dqk = self._queries_and_keys(dqkv, batch)
+        ops.rotate(dqk, *self._saved["tables"], transpose=True, out=dqk)
         dn, _ = linear_backward(
             dqkv, n, self.params[f"{p}.qkv"], dweight=self.grads[f"{p}.qkv"], out=buf("dn", *n.shape)
         )
-        dx, _ = ops.rmsnorm_backward(dn, x, self.params[f"{p}.gain"], inv_rms, dgain=self.grads[f"{p}.gain"], out=dn)
-        dy += dx  # the residual path carries dy as it is
-        return dy
+        # The residual path carries dy round the sublayer.
+        dx, _ = ops.rmsnorm_backward(
+            dn, x, self.params[f"{p}.gain"], inv_rms, residual=dy, dgain=self.grads[f"{p}.gain"], out=dy
+        )
+        return dx
 
     def _attention_settings(self, prefix: str) -> dict[str, Any]:
         dropped = self.config.dropout if self._saved["seed"] is not None else 0.0
@@ -321,6 +323,11 @@ class Transformer:
         c = self.config
         parts = qkv.reshape(batch, -1, 3, c.heads, c.head_dim).transpose(2, 0, 3, 1, 4)
         return parts[0], parts[1], parts[2]
+
+    def _queries_and_keys(self, qkv: Array, batch: int) -> Array:
+        """q and k as one view (B, 2 H, T, head_dim): they turn together."""
+        c = self.config
+        return qkv.reshape(batch, -1, 3 * c.heads, c.head_dim)[:, :, : 2 * c.heads].transpose(0, 2, 1, 3)
 
     # ---- x + feed_forward(norm(x)) ----
 
@@ -348,9 +355,11 @@ class Transformer:
         self._dropout(dh, f"{p}.in")
         ops.relu_backward(dh, h, out=dh)  # dropout keeps the sign of h: where it is positive, ReLU's input was
         dn, _ = linear_backward(dh, n, self.params[f"{p}.in"], dweight=self.grads[f"{p}.in"], out=buf("dn", *n.shape))
-        dx, _ = ops.rmsnorm_backward(dn, x, self.params[f"{p}.gain"], inv_rms, dgain=self.grads[f"{p}.gain"], out=dn)
-        dy += dx  # the residual path carries dy as it is
-        return dy
+        # The residual path carries dy round the sublayer.
+        dx, _ = ops.rmsnorm_backward(
+            dn, x, self.params[f"{p}.gain"], inv_rms, residual=dy, dgain=self.grads[f"{p}.gain"], out=dy
+        )
+        return dx
 
     # ---- dropout, buffers, checks ----
 
