@@ -268,7 +268,7 @@ def results(
 def _blas() -> str:
     """Name and version of the BLAS that NumPy was built with."""
     try:
-        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     except (KeyError, TypeError):  # NumPy before 1.25
         return "unknown"
     return f"{blas['name']} {blas['version']}"

@@ -325,7 +325,7 @@ class Transformer:
         return parts[0], parts[1], parts[2]
 
     def _queries_and_keys(self, qkv: Array, batch: int) -> Array:
-        """q and k as one view (B, 2 H, T, head_dim): they turn together."""
+        """Both as one view (B, 2 H, T, head_dim), since they turn together."""
         c = self.config
         return qkv.reshape(batch, -1, 3 * c.heads, c.head_dim)[:, :, : 2 * c.heads].transpose(0, 2, 1, 3)
 
