@@ -52,3 +52,17 @@ def check_number(
     if not fits:
         raise ValueError(f"{function}: {argument} is {value!r}, expected {wanted}")
     return number
+
+
+def check_numbers(
+    function: str, argument: str, values: object, count: int, wanted: str, least: float, *, above: bool = False
+) -> tuple[float, ...]:
+    """`values` as a tuple of floats, or an error unless it is a list, tuple or array of `count` fitting numbers."""
+    listed = values.tolist() if isinstance(values, np.ndarray) else values
+    if not isinstance(listed, (list, tuple)):
+        raise ValueError(f"{function}: {argument} is {describe(values)}, expected {count} numbers")
+    if len(listed) != count:
+        raise ValueError(f"{function}: {argument} has {len(listed)} numbers, expected {count}")
+    return tuple(
+        check_number(function, f"{argument}[{i}]", value, wanted, least, above=above) for i, value in enumerate(listed)
+    )

@@ -42,12 +42,20 @@ def as_positions(positions: npt.ArrayLike, *, integers_only: bool = False) -> np
     return places
 
 
+def table_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """`dtype` as NumPy's; ValueError unless tables may have it."""
+    kind = np.dtype(dtype)
+    if kind not in TABLE_DTYPES:
+        raise ValueError(f"cos_sin: dtype is {kind}, expected float64, float32 or float16")
+    return kind
+
+
 def cos_sin(
     inv_freq: npt.NDArray[np.float64],
     positions: npt.ArrayLike,
     *,
     dtype: npt.DTypeLike = np.float32,
-    attention_factor: float = 1.0,
+    attention_factor: float | npt.NDArray[np.float64] = 1.0,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Tables of ``position * inv_freq``: float64 angles, cast once.
 
@@ -56,7 +64,8 @@ def cos_sin(
     inv_freq : (pairs,) float64, radians per token
     positions : (...) int64 or finite float, tokens
     dtype : float64, float32 or float16, of the result
-    attention_factor : float, multiplies both tables before they are rounded
+    attention_factor : float, or an array that broadcasts to (..., pairs)
+        Multiplies both tables before they are rounded.
 
     Returns
     -------
@@ -76,7 +85,7 @@ def periodic_cos_sin(
     positions: npt.ArrayLike,
     *,
     dtype: npt.DTypeLike = np.float32,
-    attention_factor: float = 1.0,
+    attention_factor: float | npt.NDArray[np.float64] = 1.0,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Tables of whole-number periods: the phase is ``(position mod period) / period`` of a turn, mod in integers.
 
@@ -104,14 +113,12 @@ def periodic_turns(periods: npt.NDArray[np.int64], positions: npt.ArrayLike) -> 
 
 
 def _cos_sin_of_angles(
-    angles: npt.NDArray[np.float64], dtype: npt.DTypeLike, attention_factor: float
+    angles: npt.NDArray[np.float64], dtype: npt.DTypeLike, attention_factor: float | npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    kind = np.dtype(dtype)
-    if kind not in TABLE_DTYPES:
-        raise ValueError(f"cos_sin: dtype is {kind}, expected float64, float32 or float16")
+    kind = table_dtype(dtype)
     flat = np.zeros(-(-angles.size // _VECTOR_ELEMENTS) * _VECTOR_ELEMENTS)
     flat[: angles.size] = angles.ravel()
     cos, sin = (
-        (attention_factor * f(flat)[: angles.size]).astype(kind).reshape(angles.shape) for f in (np.cos, np.sin)
+        (attention_factor * f(flat)[: angles.size].reshape(angles.shape)).astype(kind) for f in (np.cos, np.sin)
     )
     return cos, sin

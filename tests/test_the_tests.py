@@ -1,6 +1,7 @@
 """Plant a bug, and demand that a test of ours catches it."""
 
 import decimal
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -14,11 +15,12 @@ import test_rotary
 import test_tables
 import test_train
 import test_transformer
+import test_variants
 from conftest import BACKENDS
 from hypothesis import Phase, settings
 
 from refrope import analysis, posgen, randomness, rotary, tables, train
-from refrope.encodings import resonance, yarn
+from refrope.encodings import LongRoPE, XPos, YaRN, interpolation, ramps, resonance, yarn
 from refrope.encodings.base import RotaryEncoding
 from refrope.nn import attention, layers, optim
 from refrope.nn.transformer import NumpyOps
@@ -91,7 +93,7 @@ def test_float32_angles(monkeypatch):
 
 
 def test_attention_factor_twice(monkeypatch):
-    monkeypatch.setattr(yarn.YaRN, "attention_factor", property(lambda self: (0.1 * np.log(self.factor) + 1) ** 2))
+    monkeypatch.setattr(yarn.YaRN, "_temperature", lambda self: (0.1 * np.log(self.factor) + 1) ** 2)
     caught(test_encodings.test_llama2_yarn_has_the_ramp_of_its_code)
 
 
@@ -131,8 +133,32 @@ def test_exponent_over_the_wrong_dimension(monkeypatch):
 
 @pytest.mark.parametrize("rounding", ["ROUND_FLOOR", "ROUND_CEILING"])
 def test_ramp_ends_rounded_the_wrong_way(monkeypatch, rounding):
-    monkeypatch.setattr(yarn, rounding, decimal.ROUND_HALF_EVEN)
+    monkeypatch.setattr(ramps, rounding, decimal.ROUND_HALF_EVEN)
     caught(test_encodings.test_llama2_yarn_has_the_ramp_of_its_code)
+
+
+def test_variants_that_are_nearly_right(monkeypatch):
+    """In one go: another exponent, the other role, the other list, a stale length, a ramp of the wrong length."""
+    right, at_once = interpolation.base_stretch, test_variants.test_every_variant_is_the_nearest_float_to_its_formula
+    with monkeypatch.context() as planted:
+        planted.setattr(interpolation, "base_stretch", lambda e, s: right(e, s) ** (1 - Decimal(2) / e.turned))
+        caught(at_once)
+        caught(test_variants.test_ntks_meanings_differ_at_the_ends, "ntk-aware", 1, 8)
+    with monkeypatch.context() as planted:
+        power = XPos._tables
+        other = {"q": "k", "k": "q"}
+        planted.setattr(XPos, "_tables", lambda self, c, p, d, role="q": power(self, c, p, d, other[role]))
+        caught(test_variants.test_xpos_lets_far_keys_fade_and_the_fastest_pair_most)
+    with monkeypatch.context() as planted:
+        planted.setattr(LongRoPE, "for_length", lambda self, n: replace(self, length=n + 1))
+        caught(test_variants.test_longrope_takes_the_long_list_beyond_the_original_length)
+    with monkeypatch.context() as planted:
+        planted.setattr(yarn, "index_ramp", lambda e, length, *a, **o: ramps.index_ramp(e, e.original_length, *a, **o))
+        caught(test_variants.test_the_official_posgen_ramp_lies_on_other_pairs)
+    with monkeypatch.context() as planted:
+        stretched = YaRN.exact_stretch
+        planted.setattr(YaRN, "exact_stretch", lambda self: stretched(self) * (1 + Decimal(2) ** -52))
+        caught(at_once)
 
 
 def test_feature_gap_of_the_best_test_position(monkeypatch):

@@ -1,8 +1,27 @@
 """Which angle does position m give to pair j? One family of variants a file."""
 
 from refrope.encodings.base import RotaryEncoding
+from refrope.encodings.fope import FoPE
+from refrope.encodings.interpolation import DynamicNTK, LinearPI, NTKAware, NTKByParts
+from refrope.encodings.llama3 import Llama3
+from refrope.encodings.longrope import LongRoPE
 from refrope.encodings.resonance import Resonance
-from refrope.encodings.rope import RoPE
+from refrope.encodings.rope import ProportionalRoPE, RoPE
+from refrope.encodings.xpos import XPos
 from refrope.encodings.yarn import YaRN
 
-__all__ = ["Resonance", "RoPE", "RotaryEncoding", "YaRN"]
+__all__ = [
+    "DynamicNTK",
+    "FoPE",
+    "LinearPI",
+    "Llama3",
+    "LongRoPE",
+    "NTKAware",
+    "NTKByParts",
+    "ProportionalRoPE",
+    "Resonance",
+    "RoPE",
+    "RotaryEncoding",
+    "XPos",
+    "YaRN",
+]

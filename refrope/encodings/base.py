@@ -12,11 +12,11 @@ the formula's value: no variant loses bits to a logarithm, a cancellation in a r
 from __future__ import annotations
 
 import decimal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from refrope.errors import check_integer, check_number
 
 FloatArray = npt.NDArray[np.float64]
 ExactArray = npt.NDArray[np.object_]  # of Decimal
+Tables = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # cos, sin
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
 
 
@@ -54,6 +55,13 @@ def within_unit(values: ExactArray) -> ExactArray:
     return np.array([min(max(value, Decimal(0)), Decimal(1)) for value in values])
 
 
+class Derived(float):
+    """A field's value that follows from other fields, so that `dataclasses.replace` works it out anew.
+
+    To give it to another encoding as it is, say ``float(value)``.
+    """
+
+
 @dataclass(frozen=True)
 class RotaryEncoding:
     r"""The angle that position m gives to pair j: ``m * inv_freq[j]`` radians.
@@ -79,7 +87,10 @@ class RotaryEncoding:
     rotary_dim: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every field once, here at the edge."""
+        """Check every field once, here at the edge; NumPy's scalars become Python's."""
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), np.generic):
+                object.__setattr__(self, field.name, value.item())
         self._check_even("head_dim", self.head_dim)
         check_number(self.name, "base", self.base, "a finite number > 1", 1.0, above=True)
         if self.rotary_dim is not None:
@@ -173,9 +184,7 @@ class RotaryEncoding:
         result: FloatArray = np.mod(places[..., None] * (self.inv_freq / (2 * np.pi)), 1.0)
         return result
 
-    def cos_sin(
-        self, positions: npt.ArrayLike, dtype: npt.DTypeLike = np.float32
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def cos_sin(self, positions: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> Tables:
         """Tables for `refrope.rotate`: cos and sin of every pair's angle, times the attention factor.
 
         Parameters
@@ -194,4 +203,8 @@ class RotaryEncoding:
         ValueError
             A position that is NaN, infinite or not a number; another dtype.
         """
-        return tables.cos_sin(self.inv_freq, positions, dtype=dtype, attention_factor=self.attention_factor)
+        return self._tables(partial(tables.cos_sin, self.inv_freq), positions, dtype)
+
+    def _tables(self, circle: Callable[..., Tables], positions: npt.ArrayLike, dtype: npt.DTypeLike) -> Tables:
+        """What this variant makes of the pairs' cos and sin, which `circle` computes: Resonance brings its own."""
+        return circle(positions, dtype=dtype, attention_factor=self.attention_factor)

@@ -2,62 +2,77 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_EVEN
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from refrope import tables
-from refrope.encodings.base import PI, ExactArray, FloatArray, RotaryEncoding, exact_arithmetic
-from refrope.errors import describe
+from refrope.encodings.base import PI, ExactArray, FloatArray, RotaryEncoding, Tables, exact_arithmetic
+from refrope.errors import check_name, describe
 
+DIALECTS = ("after", "before")
 _INT64_MAX = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, init=False)
 class Resonance(RotaryEncoding):
-    r"""Round every wavelength of `encoding` to the nearest whole number of tokens, after its scaling.
+    r"""Round every wavelength of `encoding` to the nearest whole number of tokens.
 
     A pair whose whole wavelength w is at most the training length has seen, in training, every angle that it will ever
     take: position n repeats position ``n mod w`` (Theorem 1 of the paper). The tables use that literally: the phase is
-    ``(n mod w) / w`` with the mod taken in integers, so they repeat bit for bit at any int64 position.
+    ``(n mod w) / w`` with the mod taken in integers, so they repeat bit for bit at any int64 position. Amplitudes (an
+    attention factor, xPos) and mixing (FoPE) are those of `encoding`, on top of these phases.
 
     Parameters
     ----------
     encoding : RotaryEncoding
         Any of them; Resonance of a Resonance changes nothing.
+    dialect : {"after", "before"}
+        "after" (default) rounds the wavelengths that `encoding` has after its scaling. Only so are those in use whole,
+        which is what the theorem needs; the authors' code does it for YaRN. "before" rounds plain RoPE's and then
+        stretches them as `encoding` does. They are then in general not whole: tables are those of ordinary float64
+        angles, and there are no `periods`.
 
     Raises
     ------
     ValueError
-        A wavelength beyond 2^63 - 1 tokens, which int64 positions cannot resolve.
+        A wavelength that rounds to 0 or lies beyond 2^63 - 1 tokens, which int64 positions cannot resolve; "before"
+        around an encoding without a stretch.
 
     References
     ----------
-    Wang et al. 2024, arXiv:2403.00071, Section 4.1 and Theorem 1.
+    Wang et al. 2024, arXiv:2403.00071, Section 4.1 and Theorem 1; sheryc/resonance_rope at commit 4a7f5a70.
     """
 
     encoding: RotaryEncoding
+    dialect: str = "after"
     head_dim: int = field(init=False, repr=False, compare=False)
     base: float = field(init=False, repr=False, compare=False)
     rotary_dim: int | None = field(init=False, repr=False, compare=False)
 
-    def __init__(self, encoding: RotaryEncoding) -> None:
+    def __init__(self, encoding: RotaryEncoding, dialect: str = "after") -> None:
         if not isinstance(encoding, RotaryEncoding):
             raise ValueError(f"Resonance: encoding is {describe(encoding)}, expected a RotaryEncoding")
-        object.__setattr__(self, "encoding", encoding)
+        check_name("Resonance", "dialect", dialect, DIALECTS)
+        if dialect == "before" and encoding.stretch is None:
+            raise ValueError(f"Resonance: {encoding.name} has no stretch, which dialect 'before' needs")
         for name in ("head_dim", "base", "rotary_dim"):
             object.__setattr__(self, name, getattr(encoding, name))
-        for pair, wavelength in enumerate(encoding.wavelengths):
-            if _INT64_MAX <= wavelength < np.inf:
-                raise ValueError(f"Resonance: the wavelength of pair {pair} is {wavelength:.3g}, expected below 2^63")
+        object.__setattr__(self, "encoding", encoding)
+        object.__setattr__(self, "dialect", dialect)
+        for pair, wavelength in enumerate(encoding.wavelengths if dialect == "after" else ()):
+            if wavelength <= 0.5 or _INT64_MAX <= wavelength < np.inf:
+                wanted = "above 1/2 and below 2^63"
+                raise ValueError(f"Resonance: the wavelength of pair {pair} is {wavelength:.3g}, expected {wanted}")
 
     def for_length(self, length: int) -> Resonance:
-        """``Resonance(encoding.for_length(length))``."""
-        return Resonance(self.encoding.for_length(length))
+        """Resonance of ``encoding.for_length(length)``."""
+        return replace(self, encoding=self.encoding.for_length(length))
 
     @property
     def attention_factor(self) -> float:
@@ -70,26 +85,35 @@ class Resonance(RotaryEncoding):
         return self.encoding.softmax_factor
 
     def exact_wavelengths(self) -> ExactArray:
-        """Whole numbers of tokens, (pairs,) decimals; infinite where a pair stands still."""
-        # A tie would need 2 pi times an algebraic number to be half a whole one: half-even or half-up is all the same.
-        return np.array([w.to_integral_value(ROUND_HALF_EVEN) for w in self.encoding.exact_wavelengths()])
+        """Whole numbers of tokens, stretched in dialect "before", (pairs,) decimals; infinite where a pair is still."""
+        if self.dialect == "before":
+            stretched: ExactArray = _whole(2 * PI / self.plain_inv_freq()) * self.encoding.exact_stretch()
+            return stretched
+        return _whole(self.encoding.exact_wavelengths())
 
     def exact_inv_freq(self) -> ExactArray:
-        """``2 pi / w``, (pairs,) decimals."""
+        """``2 pi / wavelength``, (pairs,) decimals."""
         inv_freq: ExactArray = 2 * PI / self.exact_wavelengths()
         return inv_freq
 
     def exact_stretch(self) -> ExactArray | None:
-        """The encoding's stretch, times what rounding adds to it."""
-        stretch = self.encoding.exact_stretch()
-        if stretch is None:
+        """Wavelengths over those of plain RoPE; None where the encoding inside has none."""
+        if self.encoding.exact_stretch() is None:
             return None
-        pairs = zip(stretch, self.exact_wavelengths(), self.encoding.exact_wavelengths(), strict=True)
-        return np.array([s * whole / real if real.is_finite() else s for s, whole, real in pairs])
+        stretch: ExactArray = self.exact_wavelengths() * self.plain_inv_freq() / (2 * PI)
+        return stretch
 
     @cached_property
     def periods(self) -> npt.NDArray[np.int64]:
-        """The whole-number wavelengths, int64 (pairs,), in tokens; 0 for a pair that stands still."""
+        """The whole-number wavelengths, int64 (pairs,), in tokens; 0 for a pair that stands still.
+
+        Raises
+        ------
+        ValueError
+            In dialect "before".
+        """
+        if self.dialect == "before":
+            raise ValueError("Resonance: rounded before scaling, wavelengths are not whole and there are no periods")
         with exact_arithmetic():
             periods = np.array([int(w) if w.is_finite() else 0 for w in self.exact_wavelengths()], dtype=np.int64)
         periods.setflags(write=False)
@@ -97,16 +121,28 @@ class Resonance(RotaryEncoding):
 
     def turns(self, positions: npt.ArrayLike) -> FloatArray:
         """``(position mod period) / period``, float64 (..., pairs) in [0, 1), for int64 positions."""
-        return tables.periodic_turns(self.periods, positions)
+        return super().turns(positions) if self.dialect == "before" else tables.periodic_turns(self.periods, positions)
 
-    def cos_sin(
-        self, positions: npt.ArrayLike, dtype: npt.DTypeLike = np.float32
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Tables that repeat bit for bit: as `RotaryEncoding.cos_sin`, for int64 positions only.
+    def cos_sin(self, positions: npt.ArrayLike, dtype: npt.DTypeLike = np.float32, **options: Any) -> Tables:
+        """Tables that repeat bit for bit: as the inside encoding's `cos_sin`, for int64 positions only.
 
         Raises
         ------
         ValueError
             Positions that are not integers: between two tokens there is no exact phase. Another dtype.
         """
-        return tables.periodic_cos_sin(self.periods, positions, dtype=dtype, attention_factor=self.attention_factor)
+        if self.dialect == "before":
+            circle = partial(tables.cos_sin, self.inv_freq)
+        else:
+            circle = partial(tables.periodic_cos_sin, self.periods)
+        return self._tables(circle, positions, dtype, **options)
+
+    def _tables(
+        self, circle: Callable[..., Tables], positions: npt.ArrayLike, dtype: npt.DTypeLike, **options: Any
+    ) -> Tables:
+        return self.encoding._tables(circle, positions, dtype, **options)
+
+
+def _whole(wavelengths: ExactArray) -> ExactArray:
+    # A tie would need 2 pi times an algebraic number to be half a whole one: half-even or half-up is all the same.
+    return np.array([w.to_integral_value(ROUND_HALF_EVEN) for w in wavelengths])
