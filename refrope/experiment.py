@@ -127,7 +127,7 @@ class ExperimentSettings:
             check_integer("posgen", name, getattr(self, name), 1)
         check_integer("posgen", "train_length", self.train_length, 6)
         check_integer("posgen", "test_length", self.test_length, self.train_length + 1)
-        assert self.train_settings()  # its own checks
+        self.train_settings()  # has checks of its own
         self.dataset(self.tasks[0], self.seeds[0], count_only=True)
 
     def train_settings(self) -> TrainSettings:

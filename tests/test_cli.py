@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from conftest import BACKENDS
 
 from refrope import cli, progress
 
@@ -197,6 +199,15 @@ def test_inspect_shows_the_nine_pre_critical_pairs(capsys):
     assert len([line for line in said.splitlines() if line.rstrip().split()[-1:] and " pre " in line]) == 9
     assert cli.main(["inspect", "yarn", "--ramp", "turns", "--blend", "wavelength"]) == 0
     assert "Attention factor 1.13863" in capsys.readouterr().out
+
+
+def test_bench_compares_the_step_with_its_products(capsys):
+    assert cli.main(["bench", "--repeats", "1", *([] if "c" in BACKENDS else ["--backend", "numpy"])]) == 0
+    said = capsys.readouterr().out
+    for words in ("its matrix products alone", "step, RoPE", "step, Resonance RoPE", "Tables for 256 positions"):
+        assert words in said
+    numbers = re.search(r"Tables for 256 positions.*RoPE (\d+) bytes, Resonance RoPE (\d+) bytes", said)
+    assert numbers[1] == numbers[2] == str(2 * 256 * 32 * 4)  # Resonance's tables are no larger
 
 
 @pytest.mark.parametrize("command", [[], ["posgen"], ["inspect"], ["bench"]])
