@@ -37,7 +37,7 @@ def test_posgen_writes_table_results_and_figures(tmp_path, capsys):
         assert {"task", "encoding", "seed", "preset", "id_accuracy", "ood_accuracy", "step_seconds", "seconds"} <= set(
             row
         )
-        assert (row["task"], row["seed"], row["preset"]) == ("cot", 1, "tiny")
+        assert (row["task"], row["seed"], row["preset"]) == ("cot", 2, "tiny")
         assert 0 <= row["id_accuracy"] <= 1
         assert 0 <= row["ood_accuracy"] <= 1
         positions = row["accuracy_by_position"]
@@ -83,7 +83,7 @@ def test_without_tqdm_there_is_a_line_an_epoch(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert isinstance(progress.make_progress(1), progress.Lines)
     assert cli.main(["posgen", *QUICK, "--encodings", "rope", "--out", str(tmp_path)]) == 0
-    assert "[1/1] cot, rope, seed 1: epoch 1, loss " in capsys.readouterr().out
+    assert "[1/1] cot, rope, seed 2: epoch 1, loss " in capsys.readouterr().out
 
 
 def test_without_matplotlib_the_results_are_still_written(monkeypatch, tmp_path, capsys):
