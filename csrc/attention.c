@@ -1,13 +1,21 @@
+/*
+ * attention.c - causal softmax attention, forward and backward, in tiles: no T x T array at any time.
+ *
+ * attention_body.h holds the functions. It is included once for every element type and instruction set instead of
+ * being compiled under RR_CLONES, because the width of a vector is part of its code; the exported functions choose
+ * among the copies at run time, by the names that RR_CLONES uses.
+ * -DRR_PLAIN builds without vectors, as compilers other than GCC and Clang do.
+ */
 #include "refrope.h"
 #include "rr_config.h"
 #include "rr_random.h"
 
 enum {
-    RR_ROWS = 8,     /* rows of a register tile */
-    RR_PANEL = 64,   /* queries that go through softmax together */
-    RR_KEYS = 64,    /* keys that do */
-    RR_QUERIES = 256, /* queries for which a block of keys is packed once */
-    RR_PAD = 16      /* packed rows and features fill multiples of this: the lanes of the widest vector */
+    RR_ROWS = 8,      /* rows of a register tile */
+    RR_PANEL = 64,    /* queries that go through softmax together */
+    RR_KEYS = 64,     /* keys that do */
+    RR_QUERIES = 512, /* queries for which a block of keys is packed once */
+    RR_PAD = 16       /* packed rows and features fill multiples of this: the lanes of the widest vector */
 };
 
 typedef struct {
@@ -15,7 +23,7 @@ typedef struct {
     const ptrdiff_t *strides;
 } rr_array;
 
-/* The arguments of a call. Forward reads q, k, v and writes out, lse; backward reads these and dout, writes dq, dk, dv. */
+/* A call: forward reads q, k, v and writes out, lse; backward reads these and dout and writes dq, dk, dv. */
 typedef struct {
     rr_array q, k, v, out, dout, dq, dk, dv;
     void *lse, *scratch;
@@ -31,16 +39,19 @@ RR_INLINE ptrdiff_t rr_least(ptrdiff_t a, ptrdiff_t b)
     return a < b ? a : b;
 }
 
-RR_INLINE ptrdiff_t rr_width(ptrdiff_t d)
+/* The least multiple of RR_PAD that is not below n. */
+RR_INLINE ptrdiff_t rr_padded(ptrdiff_t n)
 {
-    return (d + RR_PAD - 1) / RR_PAD * RR_PAD;
+    return (n + RR_PAD - 1) / RR_PAD * RR_PAD;
 }
 
+/* Queries that are worked on with one packing of the keys: whole panels. */
 RR_INLINE ptrdiff_t rr_query_block(ptrdiff_t n_q)
 {
     return rr_least(RR_QUERIES, (n_q + RR_PANEL - 1) / RR_PANEL * RR_PANEL);
 }
 
+/* Where slice s of an array begins. */
 RR_INLINE ptrdiff_t rr_offset(const rr_array *array, ptrdiff_t heads, ptrdiff_t s)
 {
     return s / heads * array->strides[0] + s % heads * array->strides[1];
@@ -53,6 +64,7 @@ RR_INLINE ptrdiff_t rr_seen(ptrdiff_t limit, ptrdiff_t c, ptrdiff_t keys)
     return n < 0 ? 0 : rr_least(keys, n);
 }
 
+/* Whether the sizes make sense: causal attention needs a key for each query, dropout 32-bit counters. */
 RR_INLINE int rr_fits(const rr_attention *call, ptrdiff_t first, ptrdiff_t last)
 {
     if (call->heads < 1 || call->d < 1 || call->n_q < 0 || call->n_k < (call->n_q > 0)) return 0;
@@ -101,9 +113,14 @@ RR_INLINE int rr_fits(const rr_attention *call, ptrdiff_t first, ptrdiff_t last)
 #define RR_BITS 64
 #include "attention_body.h"
 
+/*
+ * rr_attention_scratch - elements of the scratch buffer that one call needs; independent of the number of keys, and of
+ * the number of queries beyond RR_QUERIES. The sums repeat the layouts in forward_slice and backward_slice; 64 elements
+ * leave room to align the first.
+ */
 ptrdiff_t rr_attention_scratch(ptrdiff_t n_q, ptrdiff_t d, int backward)
 {
-    const ptrdiff_t rows = rr_query_block(n_q), width = rr_width(d);
+    const ptrdiff_t rows = rr_query_block(n_q), width = rr_padded(d);
     return backward ? rows * (5 * width + 2) + RR_KEYS * (4 * width + 3 * RR_PANEL) + 64
                     : rows * (2 * width + 3) + RR_KEYS * (2 * width + 2 * RR_PANEL) + 64;
 }

@@ -65,16 +65,14 @@ RR_INLINE RR_TARGET void RR(tile)(int vectors, const REAL *a, ptrdiff_t a_row, p
 /* y[r][:] = x[r][:] with zeros behind the d features (to `width`) and the rows (to a multiple of RR_PAD). */
 static RR_TARGET void RR(pack)(const REAL *x, ptrdiff_t x_row, ptrdiff_t rows, ptrdiff_t d, REAL *y, ptrdiff_t width)
 {
-    const size_t bytes = (size_t)d * sizeof *y, padding = (size_t)(width - d) * sizeof *y;
     for (ptrdiff_t r = 0; r < rows; r++) {
-        memcpy(y + r * width, x + r * x_row, bytes);
-        memset(y + r * width + d, 0, padding);
+        memcpy(y + r * width, x + r * x_row, (size_t)d * sizeof *y);
+        if (d < width) memset(y + r * width + d, 0, (size_t)(width - d) * sizeof *y);
     }
-    const ptrdiff_t missing = (RR_PAD - rows % RR_PAD) % RR_PAD;
-    memset(y + rows * width, 0, (size_t)(missing * width) * sizeof *y);
+    memset(y + rows * width, 0, (size_t)((rr_padded(rows) - rows) * width) * sizeof *y);
 }
 
-/* x[i][j] <-> x[j][i] in LANES vectors: swap blocks of LANES/2 x LANES/2, then in each block those of half the size ... */
+/* x[i][j] <-> x[j][i] in LANES vectors: swap blocks of LANES/2 x LANES/2, then of half that size, ... */
 RR_INLINE RR_TARGET void RR(transpose)(VEC *x)
 {
 #if RR_VEC_BYTES > 0 && defined(RR_SHUFFLE)
@@ -106,7 +104,7 @@ RR_INLINE RR_TARGET void RR(transpose)(VEC *x)
 /* Packed rows [rows][width] to panels [rows / RR_PANEL][width][RR_PANEL], multiplied by `factor`. */
 static RR_TARGET void RR(pack_panels)(const REAL *x, ptrdiff_t rows, ptrdiff_t width, REAL factor, REAL *y)
 {
-    for (ptrdiff_t r = 0; r < rows; r += LANES)
+    for (ptrdiff_t r = 0; r < rr_padded(rows); r += LANES)
         for (ptrdiff_t f = 0; f < width; f += LANES) {
             REAL *block = y + r / RR_PANEL * width * RR_PANEL + f * RR_PANEL + r % RR_PANEL;
             VEC lines[LANES];
@@ -133,9 +131,13 @@ static RR_TARGET void RR(scores)(const REAL *keys_rows, const REAL *panel, ptrdi
         for (ptrdiff_t j = 0; j < keys; j += RR_ROWS) {
             const REAL *row = keys_rows + j * width;
             REAL *target = scores + j * RR_PANEL + c;
+            const int second = PAIR == 2 && c + LANES < columns && j <= RR(last_key)(limit, c + LANES);
             if (j <= RR(last_key)(limit, c))
-                RR(tile)(PAIR, row, width, 1, panel + c, RR_PANEL, d, target, RR_PANEL, 0, NULL);
-            else if (PAIR == 2 && j <= RR(last_key)(limit, c + LANES))
+                if (second)
+                    RR(tile)(PAIR, row, width, 1, panel + c, RR_PANEL, d, target, RR_PANEL, 0, NULL);
+                else
+                    RR(tile)(1, row, width, 1, panel + c, RR_PANEL, d, target, RR_PANEL, 0, NULL);
+            else if (second)
                 RR(tile)(1, row, width, 1, panel + c + LANES, RR_PANEL, d, target + LANES, RR_PANEL, 0, NULL);
             else
                 break;
@@ -150,10 +152,11 @@ static RR_TARGET void RR(sum_over_keys)(const REAL *weights, const REAL *values,
         for (ptrdiff_t c = 0; c < columns; c += RR_ROWS) {
             const ptrdiff_t n = rr_seen(limit, c + RR_ROWS - 1, keys);
             const REAL *factors = factor ? factor + c : NULL;
+            REAL *to = out + c * width + f;
             if (f + LANES < width)
-                RR(tile)(PAIR, weights + c, 1, RR_PANEL, values + f, width, n, out + c * width + f, width, keep, factors);
+                RR(tile)(PAIR, weights + c, 1, RR_PANEL, values + f, width, n, to, width, keep, factors);
             else
-                RR(tile)(1, weights + c, 1, RR_PANEL, values + f, width, n, out + c * width + f, width, keep, factors);
+                RR(tile)(1, weights + c, 1, RR_PANEL, values + f, width, n, to, width, keep, factors);
         }
 }
 
@@ -247,7 +250,7 @@ static RR_TARGET void RR(softmax_backward)(REAL *scores, REAL *grads, ptrdiff_t 
 /* sums[r] = x[r][:] . y[r][:] for packed rows: partial sums of LANES rows, transposed, then added. */
 static RR_TARGET void RR(row_dots)(const REAL *x, const REAL *y, ptrdiff_t rows, ptrdiff_t width, REAL *sums)
 {
-    for (ptrdiff_t r = 0; r < rows; r += LANES) {
+    for (ptrdiff_t r = 0; r < rr_padded(rows); r += LANES) {
         VEC part[LANES], sum = (VEC){0};
         RR_UNROLL
         for (int i = 0; i < LANES; i++) part[i] = (VEC){0};
@@ -269,7 +272,7 @@ RR_INLINE RR_TARGET REAL *RR(align)(void *scratch)
     return (REAL *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
 }
 
-/* to = (add: to) + factor * from */
+/* to = (add: to) + factor * from, for one row of a packed array and one of the caller's */
 RR_INLINE RR_TARGET void RR(put)(const REAL *from, ptrdiff_t d, REAL factor, int add, REAL *to)
 {
     if (add)
@@ -278,9 +281,10 @@ RR_INLINE RR_TARGET void RR(put)(const REAL *from, ptrdiff_t d, REAL factor, int
         for (ptrdiff_t f = 0; f < d; f++) to[f] = factor * from[f];
 }
 
+/* One slice forward: for each block of queries, the blocks of keys that they see; for each of these, panel by panel. */
 static RR_TARGET void RR(forward_slice)(const rr_attention *call, ptrdiff_t s)
 {
-    const ptrdiff_t d = call->d, width = rr_width(d), block = rr_query_block(call->n_q);
+    const ptrdiff_t d = call->d, width = rr_padded(d), block = rr_query_block(call->n_q);
     const ptrdiff_t q_row = call->q.strides[2], k_row = call->k.strides[2], v_row = call->v.strides[2];
     const ptrdiff_t out_row = call->out.strides[2], offset = call->n_k - call->n_q;
     const REAL *q = (const REAL *)call->q.data + rr_offset(&call->q, call->heads, s);
@@ -314,7 +318,7 @@ static RR_TARGET void RR(forward_slice)(const rr_attention *call, ptrdiff_t s)
             RR(pack)(k + j0 * k_row, k_row, keys, d, keys_rows, width);
             RR(pack)(v + j0 * v_row, v_row, keys, d, values, width);
             for (ptrdiff_t i = 0; i < rows; i += RR_PANEL) {
-                const ptrdiff_t columns = rr_least(RR_PANEL, rows - i);
+                const ptrdiff_t columns = rr_padded(rr_least(RR_PANEL, rows - i));
                 const ptrdiff_t limit = call->causal ? rr_least(RR_KEYS, i0 + i + offset - j0) : RR_KEYS;
                 if (limit + columns <= 0) continue;
                 RR(scores)(keys_rows, panels + i * width, width, d, keys, columns, limit, weights);
@@ -333,14 +337,15 @@ static RR_TARGET void RR(forward_slice)(const rr_attention *call, ptrdiff_t s)
         }
         for (ptrdiff_t i = 0; i < rows; i++) {
             lse[i0 + i] = maximum[i];
-            for (ptrdiff_t f = 0; f < d; f++) out[(i0 + i) * out_row + f] = sums[i * width + f] * total[i];
+            RR(put)(sums + i * width, d, total[i], 0, out + (i0 + i) * out_row);
         }
     }
 }
 
+/* One slice backward. A block of dq is complete after its block of queries; dk and dv grow from block to block. */
 static RR_TARGET void RR(backward_slice)(const rr_attention *call, ptrdiff_t s)
 {
-    const ptrdiff_t d = call->d, width = rr_width(d), block = rr_query_block(call->n_q);
+    const ptrdiff_t d = call->d, width = rr_padded(d), block = rr_query_block(call->n_q);
     const ptrdiff_t q_row = call->q.strides[2], k_row = call->k.strides[2], v_row = call->v.strides[2];
     const ptrdiff_t dout_row = call->dout.strides[2], out_row = call->out.strides[2];
     const ptrdiff_t dq_row = call->dq.strides[2], dk_row = call->dk.strides[2], dv_row = call->dv.strides[2];
@@ -389,10 +394,11 @@ static RR_TARGET void RR(backward_slice)(const rr_attention *call, ptrdiff_t s)
             RR(pack)(k + j0 * k_row, k_row, keys, d, k_rows, width);
             RR(pack)(v + j0 * v_row, v_row, keys, d, v_rows, width);
             for (ptrdiff_t i = 0; i < rows; i += RR_PANEL) {
-                const ptrdiff_t columns = rr_least(RR_PANEL, rows - i);
+                const ptrdiff_t used = rr_least(RR_PANEL, rows - i), columns = rr_padded(used);
                 const ptrdiff_t limit = call->causal ? rr_least(RR_KEYS, i0 + i + offset - j0) : RR_KEYS;
                 if (limit + columns <= 0) continue;
                 RR(scores)(k_rows, q_panels + i * width, width, d, keys, columns, limit, weights);
+                /* dweights = dout v^T, from out = dropped weights @ v */
                 RR(scores)(v_rows, dout_panels + i * width, width, d, keys, columns, limit, grads);
                 if (call->threshold) {
                     RR(dropout_factors)(call, key, i0 + i, j0, keys, dropped);
@@ -400,8 +406,9 @@ static RR_TARGET void RR(backward_slice)(const rr_attention *call, ptrdiff_t s)
                 }
                 RR(softmax_backward)(weights, grads, keys, columns, limit, shift + i, delta + i);
                 if (call->threshold) RR(multiply)(weights, dropped, keys * RR_PANEL);
-                RR(sum_over_queries)(weights, dout_rows + i * width, width, keys, columns, limit, dv_rows, keep);
-                RR(sum_over_queries)(grads, q_rows + i * width, width, keys, columns, limit, dk_rows, keep);
+                /* dv = weights^T dout, from out = weights @ v; dk = dscores^T q and dq = dscores k, from q k^T */
+                RR(sum_over_queries)(weights, dout_rows + i * width, width, keys, used, limit, dv_rows, keep);
+                RR(sum_over_queries)(grads, q_rows + i * width, width, keys, used, limit, dk_rows, keep);
                 RR(sum_over_keys)(grads, k_rows, width, keys, columns, limit, dq_rows + i * width, j0 > 0, NULL);
                 keep = 1;
             }
@@ -439,6 +446,26 @@ static RR_TARGET void RR(backward)(const rr_attention *call, ptrdiff_t first, pt
 #define RR_CALL(name, ...) RR(name)(__VA_ARGS__)
 #endif
 
+/*
+ * rr_attention_forward_f32 / _f64 - out = dropout(softmax(scale q k^T)) v for every slice, and the log-sum-exp.
+ *
+ * Oracle   : refrope.nn.attention.attention_forward in float64; within 2e-6 (float) or 1e-13 (double) of it for unit
+ *            normal inputs. The same bits for any split of the slices.
+ * Source   : Milakov & Gimelshein 2018, arXiv:1805.02867 (online softmax); tiles as in Dao et al. 2022,
+ *            arXiv:2205.14135, Alg. 1, but with all key blocks inside the loop over query blocks.
+ * Given    : q     [slices, n_q, d]  through its strides
+ *            k, v  [slices, n_k, d]
+ *            scale multiplies the scores
+ *            causal 1: query i sees keys j <= i + n_k - n_q, n_q <= n_k;  0: all, n_k >= 1
+ *            dropout_threshold, seed  weight (i, j) of slice s is kept where rr_random_bits(rr_slice_key(seed, s),
+ *                  i n_k + j) >= threshold, and multiplied by 1 / (1 - threshold / 2^32); 0: no dropout, at no cost.
+ *                  Otherwise n_q n_k < 2^32
+ *            scratch [rr_attention_scratch(n_q, d, 0)]  of this call alone
+ *            first, last  the slices to work on
+ * Returned : out [slices, n_q, d] through its strides, no overlap with inputs; lse [slices, n_q] contiguous;
+ *            0 done, 1 bad size
+ * Notes    : no allocation, no globals, no libm. A row that sees NaN becomes NaN; rows near it may too (0 * NaN).
+ */
 int RR_EXPORT(attention_forward)(const REAL *q, const ptrdiff_t *q_strides, const REAL *k, const ptrdiff_t *k_strides,
                                  const REAL *v, const ptrdiff_t *v_strides, REAL *out, const ptrdiff_t *out_strides,
                                  REAL *lse, REAL *scratch, ptrdiff_t heads, ptrdiff_t n_q, ptrdiff_t n_k, ptrdiff_t d,
@@ -455,6 +482,17 @@ int RR_EXPORT(attention_forward)(const REAL *q, const ptrdiff_t *q_strides, cons
     return 0;
 }
 
+/*
+ * rr_attention_backward_f32 / _f64 - gradients of q, k and v; the weights are computed again from lse.
+ *
+ * Oracle   : refrope.nn.attention.attention_backward in float64; within 1.5e-5 (float) or 1e-13 (double) of it for unit
+ *            normal inputs. The same bits for any split of the slices.
+ * Source   : Dao et al. 2022, arXiv:2205.14135, Alg. 4, with the loops in the other order.
+ * Given    : as in the forward call, then dout like out, and out, lse as it returned them
+ *            scratch [rr_attention_scratch(n_q, d, 1)]
+ * Returned : dq, dk, dv like q, k, v through their strides, no overlap with inputs; 0 done, 1 bad size
+ * Notes    : as in the forward call.
+ */
 int RR_EXPORT(attention_backward)(const REAL *q, const ptrdiff_t *q_strides, const REAL *k, const ptrdiff_t *k_strides,
                                   const REAL *v, const ptrdiff_t *v_strides, const REAL *dout,
                                   const ptrdiff_t *dout_strides, const REAL *out, const ptrdiff_t *out_strides,

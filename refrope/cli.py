@@ -11,8 +11,8 @@ from typing import Any
 
 from refrope import __version__, bench, inspection, kernels, posgen
 from refrope.errors import unknown_name
-from refrope.experiment import ENCODINGS, PRESETS, YARN_MODES, ExperimentSettings, results, run
-from refrope.nn.transformer import BACKENDS
+from refrope.experiment import DEFAULT_SEEDS, ENCODINGS, PRESETS, YARN_MODES, ExperimentSettings, results, run
+from refrope.nn.backends import BACKENDS
 from refrope.progress import make_progress
 from refrope.report import prepare_directory, result_table, write_json
 
@@ -77,7 +77,8 @@ def _add_posgen(commands: Any) -> None:
     add("--preset", default="tiny", metavar="NAME", help=f"{', '.join(PRESETS)} (default tiny; see below)")
     add("--tasks", default="cot", metavar="A,B", help=f"{', '.join(posgen.TASKS)}, or all (default cot)")
     add("--encodings", default="all", metavar="A,B", help=f"{', '.join(ENCODINGS)}, or all (default all)")
-    add("--seeds", default="1", metavar="1,2", help="of data, weights, order and dropout (default 1)")
+    seeds = ",".join(map(str, DEFAULT_SEEDS))
+    add("--seeds", default=seeds, metavar="1,2", help=f"of data, weights, order and dropout (default {seeds})")
     add("--epochs", type=int, metavar="N", help="instead of the preset's")
     add("--learning-rate", type=float, metavar="X", help="peak of the one-cycle schedule, instead of the preset's")
     add(

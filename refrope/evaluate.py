@@ -48,7 +48,8 @@ def accuracy_by_position(
     tables = encoding.for_length(length).cos_sin(np.arange(length), model.dtype)
     right = np.zeros(length)
     for start in range(0, len(sequences), _BATCH):
-        logits = model.forward(batch.inputs[start : start + _BATCH], tables)
+        with model.ops.single_blas_thread():
+            logits = model.forward(batch.inputs[start : start + _BATCH], tables)
         if np.isnan(logits).any():
             raise FloatingPointError("accuracy_by_position: logits are NaN, expected finite weights")
         right += (logits.argmax(axis=2) == batch.targets[start : start + _BATCH]).sum(axis=0)

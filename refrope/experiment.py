@@ -22,11 +22,14 @@ from refrope import __version__, kernels, posgen
 from refrope.encodings import Resonance, RoPE, RotaryEncoding, YaRN
 from refrope.errors import check_integer, check_name
 from refrope.evaluate import accuracy_by_position, split_accuracy
-from refrope.nn.transformer import BACKENDS, Transformer, TransformerConfig
+from refrope.nn.backends import BACKENDS
+from refrope.nn.transformer import Transformer, TransformerConfig
 from refrope.train import History, TrainSettings, train
 
 ENCODINGS = ("rope", "resonance-rope", "yarn", "resonance-yarn")
 YARN_MODES = ("swap", "train")
+# One seed shows the order of the paper's Table 1 or does not: README.md says what others show.
+DEFAULT_SEEDS = (2,)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ PRESETS = {
     "tiny": Preset(
         "the finding in about a minute a training: 2 layers, d_model 128, 2 heads x 64, no dropout",
         TransformerConfig(),
-        TrainSettings(epochs=6, learning_rate=1e-3),
+        TrainSettings(epochs=6, learning_rate=1.2e-3),
     ),
     "small": Preset(
         "a coffee break a training: 2 layers, d_model 256, 4 heads x 64, no dropout",
@@ -89,7 +92,7 @@ class ExperimentSettings:
     preset: str = "tiny"
     tasks: tuple[str, ...] = ("cot",)
     encodings: tuple[str, ...] = ENCODINGS
-    seeds: tuple[int, ...] = (1,)
+    seeds: tuple[int, ...] = DEFAULT_SEEDS
     epochs: int | None = None
     learning_rate: float | None = None
     yarn: str = "swap"
@@ -127,7 +130,7 @@ class ExperimentSettings:
             check_integer("posgen", name, getattr(self, name), 1)
         check_integer("posgen", "train_length", self.train_length, 6)
         check_integer("posgen", "test_length", self.test_length, self.train_length + 1)
-        assert self.train_settings()  # its own checks
+        self.train_settings()  # has checks of its own
         self.dataset(self.tasks[0], self.seeds[0], count_only=True)
 
     def train_settings(self) -> TrainSettings:

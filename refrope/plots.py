@@ -33,7 +33,9 @@ def _of(runs: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
 
 
 def _names(runs: list[dict[str, Any]], key: str) -> list[str]:
-    return list(dict.fromkeys(run[key] for run in runs))
+    """The different values of `key`; encodings in the order of the paper's table."""
+    found = list(dict.fromkeys(run[key] for run in runs))
+    return sorted(found, key=list(LABELS).index) if set(found) <= set(LABELS) else found
 
 
 def _running_mean(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -18,7 +18,9 @@ LABELS = {"rope": "RoPE", "resonance-rope": "Resonance RoPE", "yarn": "YaRN", "r
 
 
 def result_table(runs: list[dict[str, Any]]) -> str:
-    """One line a run: accuracy in and out of distribution beside the paper's, seconds of its training."""
+    """One line a run, in the order of the paper's table: accuracies, the paper's, time a step and of the training."""
+    tasks, encodings = list(PAPER_OOD), list(LABELS)
+    runs = sorted(runs, key=lambda run: (tasks.index(run["task"]), encodings.index(run["encoding"]), run["seed"]))
     header = ("task", "encoding", "seed", "ID %", "OOD %", "paper's OOD %", "ms/step", "train s")
     rows = [header]
     for run in runs:

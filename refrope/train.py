@@ -143,11 +143,12 @@ def train(
         for first in range(0, len(order), settings.batch_size):
             rows = order[first : first + settings.batch_size]
             began = time.perf_counter()
-            loss = train_step(
-                *(model, optimizer, batch.inputs[rows], batch.targets[rows], batch.loss_mask, tables),
-                *schedule.at(optimizer.step),
-                dropout_seed=site_seed(seed, optimizer.step),
-            )
+            with model.ops.single_blas_thread():
+                loss = train_step(
+                    *(model, optimizer, batch.inputs[rows], batch.targets[rows], batch.loss_mask, tables),
+                    *schedule.at(optimizer.step),
+                    dropout_seed=site_seed(seed, optimizer.step),
+                )
             seconds.append(time.perf_counter() - began)
             losses.append(loss)
             on_step(loss)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from conftest import BACKENDS
 
 from refrope import cli, progress
 
@@ -35,7 +37,7 @@ def test_posgen_writes_table_results_and_figures(tmp_path, capsys):
         assert {"task", "encoding", "seed", "preset", "id_accuracy", "ood_accuracy", "step_seconds", "seconds"} <= set(
             row
         )
-        assert (row["task"], row["seed"], row["preset"]) == ("cot", 1, "tiny")
+        assert (row["task"], row["seed"], row["preset"]) == ("cot", 2, "tiny")
         assert 0 <= row["id_accuracy"] <= 1
         assert 0 <= row["ood_accuracy"] <= 1
         positions = row["accuracy_by_position"]
@@ -81,7 +83,7 @@ def test_without_tqdm_there_is_a_line_an_epoch(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert isinstance(progress.make_progress(1), progress.Lines)
     assert cli.main(["posgen", *QUICK, "--encodings", "rope", "--out", str(tmp_path)]) == 0
-    assert "[1/1] cot, rope, seed 1: epoch 1, loss " in capsys.readouterr().out
+    assert "[1/1] cot, rope, seed 2: epoch 1, loss " in capsys.readouterr().out
 
 
 def test_without_matplotlib_the_results_are_still_written(monkeypatch, tmp_path, capsys):
@@ -197,6 +199,15 @@ def test_inspect_shows_the_nine_pre_critical_pairs(capsys):
     assert len([line for line in said.splitlines() if line.rstrip().split()[-1:] and " pre " in line]) == 9
     assert cli.main(["inspect", "yarn", "--ramp", "turns", "--blend", "wavelength"]) == 0
     assert "Attention factor 1.13863" in capsys.readouterr().out
+
+
+def test_bench_compares_the_step_with_its_products(capsys):
+    assert cli.main(["bench", "--repeats", "1", *([] if "c" in BACKENDS else ["--backend", "numpy"])]) == 0
+    said = capsys.readouterr().out
+    for words in ("its matrix products alone", "step, RoPE", "step, Resonance RoPE", "Tables for 256 positions"):
+        assert words in said
+    numbers = re.search(r"Tables for 256 positions.*RoPE (\d+) bytes, Resonance RoPE (\d+) bytes", said)
+    assert numbers[1] == numbers[2] == str(2 * 256 * 32 * 4)  # Resonance's tables are no larger
 
 
 @pytest.mark.parametrize("command", [[], ["posgen"], ["inspect"], ["bench"]])

@@ -23,7 +23,7 @@ from refrope import analysis, posgen, randomness, rotary, tables, train
 from refrope.encodings import LongRoPE, XPos, YaRN, interpolation, ramps, resonance, yarn
 from refrope.encodings.base import RotaryEncoding
 from refrope.nn import attention, layers, optim
-from refrope.nn.transformer import NumpyOps
+from refrope.nn.backends import NumpyOps
 
 ROTATE, COS_SIN, PERIODIC = rotary.rotate, tables.cos_sin, tables.periodic_cos_sin
 

@@ -8,6 +8,7 @@ from conftest import BACKENDS, same_bits
 
 from refrope import Resonance, RoPE, Transformer, TransformerConfig
 from refrope.evaluate import accuracy_by_position, split_accuracy
+from refrope.nn.backends import NumpyOps
 from refrope.nn.optim import AdamW
 from refrope.posgen import inputs_and_targets, make_splits
 from refrope.train import TrainSettings, train, train_step
@@ -91,6 +92,7 @@ def test_accuracy_is_counted_at_the_tokens_own_index():
         """Knows the rule, and errs at every third token."""
 
         dtype = np.dtype(np.float32)
+        ops = NumpyOps
 
         def forward(self, inputs, tables):
             known = {tuple(row[1:]): row for row in np.pad(data.test, ((0, 0), (1, 0)), constant_values=17)[:, :-1]}

@@ -2,7 +2,8 @@
 
     refrope.rotary.rotate            rotate
     refrope.nn.attention             attention_forward, attention_backward
-    refrope.nn.layers                rmsnorm_forward, rmsnorm_backward, relu_forward, relu_backward
+    refrope.nn.layers                linear_forward, linear_backward, rmsnorm_forward, rmsnorm_backward,
+                                     relu_forward, relu_backward
     refrope.nn.dropout, .optim       dropout, adamw_update
 
 Where the compiled module is missing every one of them raises RuntimeError with the remedy; nothing falls back silently.
@@ -14,9 +15,19 @@ from typing import Any
 
 from refrope.kernels._native_loader import REMEDY, available, missing_reason, native, require
 from refrope.kernels.attention import attention_backward, attention_forward
-from refrope.kernels.layers import adamw_update, dropout, relu_backward, relu_forward, rmsnorm_backward, rmsnorm_forward
+from refrope.kernels.layers import (
+    adamw_update,
+    dropout,
+    linear_backward,
+    linear_forward,
+    matmul,
+    relu_backward,
+    relu_forward,
+    rmsnorm_backward,
+    rmsnorm_forward,
+)
 from refrope.kernels.rotary import rotate
-from refrope.kernels.threads import get_num_threads, set_num_threads
+from refrope.kernels.threads import get_num_threads, set_num_threads, single_blas_thread
 
 __all__ = [
     "REMEDY",
@@ -27,6 +38,9 @@ __all__ = [
     "build_info",
     "dropout",
     "get_num_threads",
+    "linear_backward",
+    "linear_forward",
+    "matmul",
     "relu_backward",
     "relu_forward",
     "require",
@@ -34,6 +48,7 @@ __all__ = [
     "rmsnorm_forward",
     "rotate",
     "set_num_threads",
+    "single_blas_thread",
 ]
 
 

@@ -1,4 +1,4 @@
-"""C twins of the loops in refrope.nn.layers, refrope.nn.dropout and refrope.nn.optim."""
+"""Fast twins of refrope.nn.layers, refrope.nn.dropout and refrope.nn.optim: loops in C, products by BLAS."""
 
 from __future__ import annotations
 
@@ -8,11 +8,41 @@ import numpy.typing as npt
 from refrope.errors import describe
 from refrope.kernels._call import Array, kernel, pointer, run
 from refrope.kernels._native_loader import native
+from refrope.kernels.threads import blas_is_single, run_ranges
 from refrope.nn.dropout import drop_threshold
 from refrope.nn.layers import check_rows
 
 # Rows whose contributions to dgain are added in one go. A constant, so that the sum does not depend on the threads.
 _GAIN_ROWS = 256
+
+
+def matmul(a: Array, b: Array, *, out: Array | None = None) -> Array:
+    """``a @ b`` for matrices, (M, K) and (K, N): by NumPy's BLAS, rows of the result spread over our threads.
+
+    Inside `refrope.kernels.threads.single_blas_thread` alone; elsewhere BLAS uses its own threads.
+    """
+    if not blas_is_single():
+        return np.matmul(a, b, out=out)
+    product = np.empty((len(a), b.shape[1]), a.dtype) if out is None else out
+
+    def rows(first: int, last: int) -> int:
+        np.matmul(a[first:last], b, out=product[first:last])
+        return 0
+
+    run_ranges(rows, len(a))
+    return product
+
+
+def linear_forward(x: Array, weight: Array, *, out: Array | None = None) -> Array:
+    """`refrope.nn.layers.linear_forward` with threads of ours."""
+    return matmul(x, weight, out=out)
+
+
+def linear_backward(
+    dy: Array, x: Array, weight: Array, *, dweight: Array | None = None, out: Array | None = None
+) -> tuple[Array, Array]:
+    """`refrope.nn.layers.linear_backward` with threads of ours."""
+    return matmul(dy, weight.T, out=out), matmul(x.T, dy, out=dweight)
 
 
 def rmsnorm_forward(x: Array, gain: Array, *, eps: float = 1e-6, out: Array | None = None) -> tuple[Array, Array]:

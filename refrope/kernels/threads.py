@@ -8,12 +8,16 @@ bits for any number of threads.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 _num_threads: int | None = None
 _pool: ThreadPoolExecutor | None = None
+_blas_is_single = False
 
 
 def available_cores() -> int:
@@ -50,11 +54,44 @@ def set_num_threads(n: int) -> None:
         raise ValueError(f"set_num_threads: n is {n!r}, expected a whole number of at least 1")
     _num_threads = n
     _close_pool()
+    controller = _blas_controller()
+    if controller is not None:
+        controller.limit(limits=n, user_api="blas")
+
+
+@lru_cache(maxsize=1)
+def _blas_controller() -> Any:
+    """What sets the number of threads of NumPy's BLAS; None where threadpoolctl is not installed."""
     try:
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import ThreadpoolController
     except ImportError:
+        return None
+    return ThreadpoolController()
+
+
+@contextmanager
+def single_blas_thread() -> Iterator[None]:
+    """Let NumPy's BLAS use one thread inside the block, and `refrope.kernels.matmul` spread its rows over ours.
+
+    A BLAS's own threads wait for each other by spinning. As soon as another program wants a core, each product takes
+    many times as long; our threads sleep while they wait. Without threadpoolctl nothing changes.
+    """
+    global _blas_is_single  # noqa: PLW0603
+    controller = _blas_controller()
+    if controller is None or _blas_is_single:
+        yield
         return
-    threadpool_limits(limits=n, user_api="blas")
+    with controller.limit(limits=1, user_api="blas"):
+        _blas_is_single = True
+        try:
+            yield
+        finally:
+            _blas_is_single = False
+
+
+def blas_is_single() -> bool:
+    """True inside `single_blas_thread`."""
+    return _blas_is_single
 
 
 def run_ranges(task: Callable[[int, int], int], count: int) -> list[int]:

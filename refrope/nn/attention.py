@@ -41,7 +41,7 @@ def attention_forward(
     scale : float, optional
         Multiplies the scores; 1 / sqrt(D) if None.
     dropout : float in [0, 1)
-        The chance that a weight is zeroed; the others are multiplied by 1 / (1 - dropout). T_q T_k < 2^32 where it is not 0.
+        The chance that a weight is zeroed; the others are multiplied by 1 / (1 - dropout). Not 0: T_q T_k < 2^32.
     seed : int in [0, 2^64)
         Which weights: a function of (seed, b H + h, i T_k + j) alone.
     out : array like `q`, optional
@@ -116,7 +116,7 @@ def attention_backward(
 
     References
     ----------
-    Dao et al. 2022, arXiv:2205.14135, Appendix B.2: with softmax's Jacobian the sum over all keys of dP P is dout . out.
+    Dao et al. 2022, arXiv:2205.14135, Appendix B.2: the sum of dweights * weights over the keys is dout . out.
     C twin: rr_attention_backward_f32 in csrc/attention.c.
     """
     scale, threshold = check_attention(
@@ -151,12 +151,13 @@ def _dropout_factors(weights: Array, threshold: int, seed: int) -> Array:
     """What dropout multiplies each weight by: 0 or 1 / (1 - p)."""
     batch, heads, n_q, n_k = weights.shape
     counters = np.arange(n_q * n_k, dtype=np.uint32).reshape(n_q, n_k)
-    kept = [random_bits(seed, s, counters) >= threshold for s in range(batch * heads)]
-    return np.array(kept).reshape(weights.shape) * weights.dtype.type(keep_scale(threshold))
+    kept = np.array([random_bits(seed, s, counters) >= threshold for s in range(batch * heads)])
+    factors: Array = kept.reshape(weights.shape) * weights.dtype.type(keep_scale(threshold))
+    return factors
 
 
 def _swap(x: Array) -> Array:
-    return x.swapaxes(-1, -2)
+    return np.swapaxes(x, -1, -2)
 
 
 def check_attention(
@@ -192,6 +193,8 @@ def check_attention(
     if lse is not None:
         _check_like(function, "lse", lse, q.shape[:3], q.dtype, "q")
     if grads is not None:
+        if len(grads) != 3:
+            raise ValueError(f"{function}: grads is a tuple of {len(grads)}, expected (dq, dk, dv)")
         for name, array, like in zip(("dq", "dk", "dv"), grads, (q, k, v), strict=True):
             _check_like(function, name, array, like.shape, q.dtype, name[1:])
     check_integer(function, "seed", seed, 0, 2**64 - 1)

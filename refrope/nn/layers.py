@@ -16,6 +16,11 @@ from refrope.errors import describe
 Array = npt.NDArray[Any]
 
 
+def matmul(a: Array, b: Array, *, out: Array | None = None) -> Array:
+    """``a @ b`` for matrices, (M, K) and (K, N) -> (M, N)."""
+    return np.matmul(a, b, out=out)
+
+
 def linear_forward(x: Array, weight: Array, *, out: Array | None = None) -> Array:
     """``y = x W``: x (N, in), weight (in, out) -> (N, out). No bias, as in T5."""
     return np.matmul(x, weight, out=out)

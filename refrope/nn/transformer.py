@@ -9,51 +9,19 @@ arrays, so that an optimizer step is one call; `params` and `grads` are named vi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refrope import kernels, rotary
-from refrope.errors import check_integer, check_name, check_number, describe
-from refrope.nn import attention, layers, optim
+from refrope.errors import check_integer, check_number, describe
 from refrope.nn import dropout as dropout_module
-from refrope.nn.layers import linear_backward, linear_forward
+from refrope.nn import layers
+from refrope.nn.backends import operations
 from refrope.randomness import bit_source, normal_numbers
 
 Array = npt.NDArray[Any]
 Tables = tuple[Array, Array]
-BACKENDS = ("c", "numpy")
-
-
-class NumpyOps:
-    """The readable twins of what `refrope.kernels` offers, under one roof."""
-
-    rotate = staticmethod(rotary.rotate)
-    attention_forward = staticmethod(attention.attention_forward)
-    attention_backward = staticmethod(attention.attention_backward)
-    rmsnorm_forward = staticmethod(layers.rmsnorm_forward)
-    rmsnorm_backward = staticmethod(layers.rmsnorm_backward)
-    relu_forward = staticmethod(layers.relu_forward)
-    relu_backward = staticmethod(layers.relu_backward)
-    dropout = staticmethod(dropout_module.dropout)
-    adamw_update = staticmethod(optim.adamw_update)
-
-
-def operations(backend: str) -> ModuleType | type[NumpyOps]:
-    """The functions of a backend: "c" for the kernels, "numpy" for their twins.
-
-    Raises
-    ------
-    ValueError
-        Another name. RuntimeError: "c" where the kernels are not built.
-    """
-    check_name("operations", "backend", backend, BACKENDS)
-    if backend == "numpy":
-        return NumpyOps
-    kernels.require()
-    return kernels
 
 
 @dataclass(frozen=True)
@@ -230,7 +198,7 @@ class Transformer:
         y, inv_rms = self.ops.rmsnorm_forward(x, self.params["final.gain"], eps=c.eps, out=buf("final.y", *x.shape))
         self._dropout(y, "final")
         # The head is the embedding again; T5 scales it by 1 / sqrt(d_model).
-        logits = np.matmul(y, self.params["embedding"].T, out=buf("logits", len(y), c.vocabulary))
+        logits = self.ops.matmul(y, self.params["embedding"].T, out=buf("logits", len(y), c.vocabulary))
         logits *= self.dtype.type(c.d_model**-0.5)
         self._saved |= {"x": x, "y": y, "inv_rms": inv_rms, "keep": keep}
         return logits.reshape(batch, length, c.vocabulary)
@@ -249,8 +217,8 @@ class Transformer:
             )
         rows = len(saved["tokens"])
         dlogits = dlogits.reshape(rows, c.vocabulary) * self.dtype.type(c.d_model**-0.5)
-        np.matmul(dlogits.T, saved["y"], out=self.grads["embedding"])  # logits = y embedding^T
-        dx = np.matmul(dlogits, self.params["embedding"], out=buf("dx", rows, c.d_model))
+        self.ops.matmul(dlogits.T, saved["y"], out=self.grads["embedding"])  # logits = y embedding^T
+        dx = self.ops.matmul(dlogits, self.params["embedding"], out=buf("dx", rows, c.d_model))
         self._dropout(dx, "final")
         dx, _ = self.ops.rmsnorm_backward(
             dx, saved["x"], self.params["final.gain"], saved["inv_rms"], dgain=self.grads["final.gain"], out=dx
@@ -269,7 +237,7 @@ class Transformer:
         buf = self._layer_buffers(p, keep)
         rows, length, inner = len(x), len(x) // batch, c.heads * c.head_dim
         n, inv_rms = ops.rmsnorm_forward(x, self.params[f"{p}.gain"], eps=c.eps, out=buf("n", *x.shape))
-        qkv = linear_forward(n, self.params[f"{p}.qkv"], out=buf("qkv", rows, 3 * inner))
+        qkv = ops.linear_forward(n, self.params[f"{p}.qkv"], out=buf("qkv", rows, 3 * inner))
         q, k, v = self._split_heads(qkv, batch)
         qk = self._queries_and_keys(qkv, batch)
         ops.rotate(qk, *tables, out=qk)
@@ -279,7 +247,7 @@ class Transformer:
             **self._attention_settings(p),
             out=o_rows.reshape(batch, length, c.heads, c.head_dim).transpose(0, 2, 1, 3),
         )
-        y = linear_forward(o_rows, self.params[f"{p}.out"], out=buf("y", *x.shape))
+        y = ops.linear_forward(o_rows, self.params[f"{p}.out"], out=buf("y", *x.shape))
         self._dropout(y, f"{p}.out")
         y += x
         if keep:
@@ -290,7 +258,7 @@ class Transformer:
         c, p, ops, buf, batch = self.config, f"layers.{i}.attention", self.ops, self.buffers, self._saved["batch"]
         x, n, inv_rms, qkv, o, o_rows, lse = self._saved[p]
         dbranch = self._dropout_copy(dy, f"{p}.out")
-        do_rows, _ = linear_backward(
+        do_rows, _ = ops.linear_backward(
             dbranch, o_rows, self.params[f"{p}.out"], dweight=self.grads[f"{p}.out"], out=buf("do", *o_rows.shape)
         )
         dqkv = buf("dqkv", *qkv.shape)
@@ -301,7 +269,7 @@ class Transformer:
         )
         dqk = self._queries_and_keys(dqkv, batch)
         ops.rotate(dqk, *self._saved["tables"], transpose=True, out=dqk)
-        dn, _ = linear_backward(
+        dn, _ = ops.linear_backward(
             dqkv, n, self.params[f"{p}.qkv"], dweight=self.grads[f"{p}.qkv"], out=buf("dn", *n.shape)
         )
         # The residual path carries dy round the sublayer.
@@ -335,10 +303,10 @@ class Transformer:
         c, p, ops = self.config, f"layers.{i}.feed_forward", self.ops
         buf = self._layer_buffers(p, keep)
         n, inv_rms = ops.rmsnorm_forward(x, self.params[f"{p}.gain"], eps=c.eps, out=buf("n", *x.shape))
-        h = linear_forward(n, self.params[f"{p}.in"], out=buf("h", len(x), c.d_ff))
+        h = ops.linear_forward(n, self.params[f"{p}.in"], out=buf("h", len(x), c.d_ff))
         ops.relu_forward(h, out=h)
         self._dropout(h, f"{p}.in")
-        y = linear_forward(h, self.params[f"{p}.out"], out=buf("y", *x.shape))
+        y = ops.linear_forward(h, self.params[f"{p}.out"], out=buf("y", *x.shape))
         self._dropout(y, f"{p}.out")
         y += x
         if keep:
@@ -349,12 +317,14 @@ class Transformer:
         p, ops, buf = f"layers.{i}.feed_forward", self.ops, self.buffers
         x, n, inv_rms, h = self._saved[p]
         dbranch = self._dropout_copy(dy, f"{p}.out")
-        dh, _ = linear_backward(
+        dh, _ = ops.linear_backward(
             dbranch, h, self.params[f"{p}.out"], dweight=self.grads[f"{p}.out"], out=buf("dh", *h.shape)
         )
         self._dropout(dh, f"{p}.in")
         ops.relu_backward(dh, h, out=dh)  # dropout keeps the sign of h: where it is positive, ReLU's input was
-        dn, _ = linear_backward(dh, n, self.params[f"{p}.in"], dweight=self.grads[f"{p}.in"], out=buf("dn", *n.shape))
+        dn, _ = ops.linear_backward(
+            dh, n, self.params[f"{p}.in"], dweight=self.grads[f"{p}.in"], out=buf("dn", *n.shape)
+        )
         # The residual path carries dy round the sublayer.
         dx, _ = ops.rmsnorm_backward(
             dn, x, self.params[f"{p}.gain"], inv_rms, residual=dy, dgain=self.grads[f"{p}.gain"], out=dy
