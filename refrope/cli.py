@@ -1,22 +1,34 @@
-"""The command line: ``refrope posgen | inspect | bench``. Status 0 done, 2 bad usage or input, 130 interrupted."""
+"""The command line: ``refrope posgen | inspect | compare | bench``.
+
+Status 0 done, 2 bad usage or input, 130 interrupted.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from refrope import __version__, bench, inspection, kernels, posgen
+from refrope import __version__, bench, compare, inspection, kernels, posgen
 from refrope.errors import unknown_name
 from refrope.experiment import DEFAULT_SEEDS, ENCODINGS, PRESETS, YARN_MODES, ExperimentSettings, results, run
 from refrope.nn.backends import BACKENDS
 from refrope.progress import make_progress
 from refrope.report import prepare_directory, result_table, write_json
 
-COMMANDS = ("posgen", "inspect", "bench")
+COMMANDS = ("posgen", "inspect", "compare", "bench")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad usage becomes an exception, so that it is one line like any other error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise ValueError(f"{message} (usage: {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
             raise unknown_name("refrope", "command", arguments[0], COMMANDS)
-        options = build_parser().parse_args(arguments)
+        options, unknown = build_parser().parse_known_args(arguments)
+        if unknown:
+            raise _unknown(unknown[0], options)
         if not kernels.available():
             print(f"refrope: running as slow pure NumPy, the C kernels are missing: {kernels.REMEDY}", file=sys.stderr)
         if getattr(options, "threads", None) is not None:
@@ -33,13 +47,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         return status
     except (ValueError, FloatingPointError, RuntimeError, OSError, MemoryError) as error:
-        print(f"refrope: {error}", file=sys.stderr)
+        said = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            said = f"{error.filename}: {error.strerror}"
+        print(f"refrope: {said}", file=sys.stderr)
         return 2
+
+
+def _unknown(argument: str, options: argparse.Namespace) -> ValueError:
+    command = options.command
+    if not argument.startswith("-"):
+        return ValueError(f"{command}: unexpected argument {argument!r} (usage: refrope {command} --help)")
+    known = re.findall(r"--[a-z][a-z-]*", options.usage())
+    return unknown_name(command, "option", argument.partition("=")[0], dict.fromkeys(known))
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="refrope",
         description="Rotary position embedding and Resonance RoPE: train tiny models, look inside encodings.",
     )
@@ -47,7 +72,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_posgen(commands)
     inspection.add_command(commands)
+    compare.add_command(commands)
     bench.add_command(commands)
+    for name, command in commands.choices.items():
+        command.set_defaults(command=name, usage=command.format_usage)
     return parser
 
 

@@ -1,19 +1,42 @@
-"""``refrope inspect``: an encoding's pairs, one a line."""
+"""``refrope inspect``: an encoding's pairs, one a line, as JSON, or as a figure."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from refrope.analysis import critical_pair, feature_gap
-from refrope.encodings import Resonance, RoPE, RotaryEncoding, YaRN
-from refrope.encodings.yarn import BLENDS, RAMPS
-from refrope.errors import check_name
+from refrope.analysis import (
+    circle_coverage,
+    feature_gap,
+    lcm_horizon,
+    period_collisions,
+    table_bytes,
+    whole_periods,
+)
+from refrope.encodings import Resonance, RotaryEncoding
+from refrope.encodings.huggingface import HuggingFaceWarning
+from refrope.encodings.huggingface_fields import read_config
+from refrope.encodings.names import CLASSES, OPTIONS, Specification, encoding_from, flag, parse, value_of
+from refrope.errors import check_integer
 from refrope.report import format_table
 
-NAMES = ("rope", "resonance-rope", "yarn", "resonance-yarn")
+_TRAIN_LENGTH = 64
+_TEST_TO_TRAIN = 4  # how much longer tests are, where nobody says
+_EPILOG = """\
+A name may carry options, as in yarn:factor=8,ramp=turns. With a configuration, L is the original length that it names,
+else its max_position_embeddings; L' is max_position_embeddings where that is more than L. The feature gap is always
+that of the form in force at L' tokens. JSON has null for what is infinite or does not exist.
+
+examples:
+  refrope inspect resonance-yarn --factor 8 --train-length 4096 --test-length 32768
+  refrope inspect --huggingface config.json --length 65536 --json"""
 
 
 def add_command(commands: Any) -> None:
@@ -21,80 +44,216 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "inspect",
         help="an encoding's pairs: wavelength, whole-number wavelength, pre- or post-critical, feature gap",
-        description="Print the pairs of an encoding: wavelength, whole-number wavelength (Resonance), whether a pair "
+        description="Print the pairs of an encoding: wavelength, whole-number wavelength (Resonance), whether a pair\n"
         "makes a full turn within the training length (pre-critical), and its feature gap at test.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("encoding", nargs="?", default="rope", help=f"{', '.join(NAMES)} (default rope)")
-    add("--head-dim", type=int, default=64, metavar="D", help="features of a head (default 64)")
-    add("--base", type=float, default=10_000.0, metavar="B", help="default 10000")
-    add("--rotary-dim", type=int, metavar="R", help="how many of the features turn (default all)")
-    add("--train-length", type=int, default=64, metavar="L", help="in tokens (default 64)")
-    add("--test-length", type=int, default=256, metavar="L'", help="in tokens (default 256)")
-    add("--factor", type=float, metavar="S", help="YaRN's scale (default test length / train length)")
     add(
-        "--beta-fast", type=float, default=32.0, metavar="X", help="YaRN: turns above which a pair is kept (default 32)"
+        "encoding",
+        nargs="?",
+        metavar="NAME",
+        help=f"{', '.join(CLASSES)}, resonance- before any of them, or the path of a config.json (default rope)",
     )
-    add(
-        "--beta-slow",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="YaRN: turns below which it is interpolated (default 1)",
-    )
-    add("--ramp", default="index", metavar="NAME", help=f"YaRN: {' or '.join(RAMPS)} (default index)")
-    add("--blend", default="frequency", metavar="NAME", help=f"YaRN: {' or '.join(BLENDS)} (default frequency)")
+    add("--huggingface", type=Path, metavar="CONFIG.json", help="the encoding of a Hugging Face configuration")
+    add("--layer-type", metavar="T", help="of a configuration whose layers differ, such as full_attention")
+    add("--train-length", type=int, metavar="L", help=f"in tokens (default {_TRAIN_LENGTH}; see below)")
+    add("--test-length", type=int, metavar="L'", help=f"in tokens (default {_TEST_TO_TRAIN} L; see below)")
+    add("--json", action="store_true", help="print parameters, pairs and a summary as JSON")
+    add("--plot", type=Path, metavar="FILE.png", help="draw wavelengths, feature gap and coverage of the pairs")
+    group = parser.add_argument_group("options of the encoding", "with a configuration only --length")
+    for key, option in OPTIONS.items():
+        group.add_argument(flag(key), dest=key, metavar="X", help=option.about)
     parser.set_defaults(run=run_inspect)
 
 
 def run_inspect(options: argparse.Namespace) -> int:
     """``refrope inspect``."""
-    encoding = _encoding(options)
-    gap = feature_gap(encoding, options.train_length, options.test_length)
-    print(pair_table(encoding, options.train_length, gap))
-    critical = critical_pair(encoding, options.train_length)
-    print(
-        f"\n{critical} of {encoding.pairs} pairs make a full turn within {options.train_length} tokens (pre-critical)."
-    )
-    print(
-        f"Feature gap from {options.train_length} to {options.test_length} tokens: "
-        f"largest {gap.max():.4f}; of pre-critical pairs {gap[:critical].max(initial=0.0):.4f}."
-    )
-    print(f"Attention factor {encoding.attention_factor:.6g}.")
+    specification = _specification(options)
+    train, test = _lengths(options, specification)
+    defaults = {"head_dim": 64, "original_length": train, "factor": test / train}
+    encoding = load("inspect", specification, defaults)
+    pairs = pair_rows(encoding, train, test)
+    if options.plot is not None:
+        _plot(encoding, pairs, train, test, options.plot)
+    if options.json:
+        print(json.dumps(as_json(encoding, pairs, train, test), indent=1, allow_nan=False))
+        return 0
+    _print_text(encoding, pairs, train, test)
+    if options.plot is not None:
+        print(f"Written: {options.plot}")
     return 0
 
 
-def _encoding(options: argparse.Namespace) -> RotaryEncoding:
-    check_name("inspect", "encoding", options.encoding, NAMES)
-    plain: RotaryEncoding
-    if options.encoding.endswith("yarn"):
-        factor = options.test_length / options.train_length if options.factor is None else options.factor
-        plain = YaRN(
-            options.head_dim,
-            options.base,
-            factor,
-            options.train_length,
-            options.beta_fast,
-            options.beta_slow,
-            options.ramp,
-            options.blend,
-            rotary_dim=options.rotary_dim,
-        )
+def load(who: str, specification: Specification, defaults: Mapping[str, Any]) -> RotaryEncoding:
+    """The encoding that `specification` describes; warnings about a configuration go to standard error, a line each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", HuggingFaceWarning)
+        encoding = encoding_from(who, specification, defaults)
+    for warning in caught:
+        print(f"refrope: {specification.path}: {' '.join(str(warning.message).split())}", file=sys.stderr)
+    return encoding
+
+
+def _specification(options: argparse.Namespace) -> Specification:
+    """What the arguments say: a name and options, or a configuration."""
+    given = {key: getattr(options, key) for key in OPTIONS if getattr(options, key) is not None}
+    values = {key: value_of("inspect", key, text) for key, text in given.items()}
+    if options.huggingface is not None:
+        if options.encoding is not None:
+            raise ValueError(f"inspect: got both NAME {options.encoding!r} and --huggingface, expected one of them")
+        base = Specification("", options.huggingface, {})
     else:
-        plain = RoPE(options.head_dim, options.base, rotary_dim=options.rotary_dim)
-    return Resonance(plain) if options.encoding.startswith("resonance") else plain
+        base = parse("inspect", "rope" if options.encoding is None else options.encoding)
+    if base.path is None:
+        if options.layer_type is not None:
+            raise ValueError("inspect: --layer-type needs a configuration (--huggingface)")
+    elif unfit := [flag(key) for key in values if key != "length"]:
+        raise ValueError(f"inspect: {unfit[0]} does not go with a configuration, which says it itself")
+    twice = [key for key in values if key in base.options]
+    if twice:
+        raise ValueError(f"inspect: {twice[0]} is given twice, in {options.encoding!r} and as {flag(twice[0])}")
+    layer_type = base.layer_type if options.layer_type is None else options.layer_type
+    return base._replace(options={**base.options, **values}, layer_type=layer_type)
 
 
-def pair_table(encoding: RotaryEncoding, length: int, gap: np.ndarray[Any, Any]) -> str:
-    """One line a pair."""
-    whole = (encoding if isinstance(encoding, Resonance) else Resonance(encoding)).periods
+def _lengths(options: argparse.Namespace, specification: Specification) -> tuple[int, int]:
+    """The lengths of training and test, from options, else from the configuration, else the usual ones."""
+    train, test = options.train_length, options.test_length
+    if specification.path is not None and (train is None or test is None):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HuggingFaceWarning)
+            inner = encoding_from("inspect", specification, {})
+        longest = read_config(specification.path).get("max_position_embeddings")
+        longest = int(longest) if isinstance(longest, (int, float)) and 1 <= longest < 2**53 else _TRAIN_LENGTH
+        train = getattr(inner, "original_length", longest) if train is None else train
+        if test is None and longest > train:
+            test = longest
+    train = check_integer("inspect", "train_length", _TRAIN_LENGTH if train is None else train, 1)
+    test = check_integer("inspect", "test_length", _TEST_TO_TRAIN * train if test is None else test, train + 1)
+    return train, test
+
+
+# ---- what there is to say of an encoding ----
+
+
+def parameters(encoding: RotaryEncoding) -> dict[str, Any]:
+    """The class of an encoding and its fields, as JSON has them."""
+    result: dict[str, Any] = {"class": encoding.name}
+    for field in fields(encoding):
+        value = getattr(encoding, field.name)
+        result[field.name] = parameters(value) if isinstance(value, RotaryEncoding) else value
+    return result
+
+
+def rounded_periods(encoding: RotaryEncoding) -> list[int | None]:
+    """Whole-number wavelengths in tokens, 0 where a pair stands still; None for all where one is beyond 2^63."""
+    periods = whole_periods(encoding)
+    try:
+        rounded: list[int | None] = (Resonance(encoding).periods if periods is None else periods).tolist()
+    except ValueError:
+        return [None] * encoding.pairs
+    return rounded
+
+
+def pair_rows(encoding: RotaryEncoding, train_length: int, test_length: int) -> list[dict[str, Any]]:
+    """What there is to know of each pair; None for what is infinite or does not exist."""
     stretch = encoding.stretch
+    gap = feature_gap(encoding, train_length, test_length)
+    coverage = circle_coverage(encoding, train_length)
+    periods = rounded_periods(encoding)
+    return [
+        {
+            "pair": j,
+            "inv_freq": float(encoding.inv_freq[j]),
+            "stretch": None if stretch is None else _finite(stretch[j]),
+            "wavelength": _finite(encoding.wavelengths[j]),
+            "period": periods[j],
+            "critical": "pre" if encoding.wavelengths[j] < train_length else "post",
+            "feature_gap": float(gap[j]),
+            "coverage": float(coverage[j]),
+        }
+        for j in range(encoding.pairs)
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def summary(
+    encoding: RotaryEncoding, pairs: list[dict[str, Any]], train_length: int, test_length: int
+) -> dict[str, Any]:
+    """What there is to know of all `pairs` together; None for what wavelengths beyond 2^63 leave undefined."""
+    critical = [pair["feature_gap"] for pair in pairs if pair["critical"] == "pre"]
+    result: dict[str, Any] = {
+        "attention_factor": encoding.attention_factor,
+        "softmax_factor": encoding.softmax_factor,
+        "pre_critical_pairs": len(critical),
+        "largest_feature_gap": max(pair["feature_gap"] for pair in pairs),
+        "largest_feature_gap_pre_critical": max(critical, default=0.0),
+        **dict.fromkeys(("lcm_horizon", "collisions", "table_bytes")),
+    }
+    if pairs[0]["period"] is not None:
+        weight = table_bytes(encoding, test_length)
+        result["lcm_horizon"] = lcm_horizon(encoding, train_length)
+        result["collisions"] = [{"period": w, "pairs": list(js)} for w, js in period_collisions(encoding).items()]
+        result["table_bytes"] = {"length": test_length, "periodic": weight.periodic, "dense": weight.dense}
+    return result
+
+
+def as_json(
+    encoding: RotaryEncoding, pairs: list[dict[str, Any]], train_length: int, test_length: int
+) -> dict[str, Any]:
+    """Everything above, as ``refrope inspect --json`` prints it."""
+    return {
+        "parameters": parameters(encoding),
+        "train_length": train_length,
+        "test_length": test_length,
+        "pairs": pairs,
+        "summary": summary(encoding, pairs, train_length, test_length),
+    }
+
+
+# ---- how it is shown ----
+
+
+def _print_text(encoding: RotaryEncoding, pairs: list[dict[str, Any]], train: int, test: int) -> None:
+    print(pair_table(encoding, pairs))
+    said = summary(encoding, pairs, train, test)
+    print(
+        f"\n{said['pre_critical_pairs']} of {encoding.pairs} pairs make a full turn within {train} tokens "
+        f"(pre-critical).\nFeature gap from {train} to {test} tokens: largest {said['largest_feature_gap']:.4f}; "
+        f"of pre-critical pairs {said['largest_feature_gap_pre_critical']:.4f}."
+    )
+    if encoding.for_length(test) != encoding:
+        print(f"The feature gap is that of the encoding in force at {test} tokens (--length {test}).")
+    print(f"Attention factor {encoding.attention_factor:.6g}.")
+    if encoding.softmax_factor != 1:
+        print(f"Softmax factor {encoding.softmax_factor:.6g}.")
+
+
+def pair_table(encoding: RotaryEncoding, pairs: list[dict[str, Any]]) -> str:
+    """One line a pair."""
     rows = [("pair", "inv_freq rad/token", "stretch", "wavelength", "whole", "critical", "feature gap")]
-    for j, wavelength in enumerate(encoding.wavelengths):
+    for pair in pairs:
+        stretch = "-" if encoding.stretch is None else f"{encoding.stretch[pair['pair']]:.4f}"
+        wavelength = encoding.wavelengths[pair["pair"]]
+        whole = "-" if pair["period"] is None else str(pair["period"])
         rows.append(
             (
-                *(str(j), f"{encoding.inv_freq[j]:.9g}", "-" if stretch is None else f"{stretch[j]:.4f}"),
-                *(f"{wavelength:.3f}", str(whole[j]), "pre" if wavelength < length else "post", f"{gap[j]:.6f}"),
+                *(str(pair["pair"]), f"{pair['inv_freq']:.9g}", stretch, f"{wavelength:.3f}", whole),
+                *(pair["critical"], f"{pair['feature_gap']:.6f}"),
             )
         )
     return format_table(rows, left=0)
+
+
+def _plot(encoding: RotaryEncoding, pairs: list[dict[str, Any]], train: int, test: int, path: Path) -> None:
+    try:
+        from refrope import plots
+
+        plots.pairs(pairs, encoding, train, test, path)
+    except ImportError:
+        raise RuntimeError("inspect: --plot needs matplotlib (pip install 'refrope[experiments]')") from None

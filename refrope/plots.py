@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from refrope.encodings import Resonance, RotaryEncoding
 from refrope.report import LABELS
 
 # Plain encodings dashed, Resonance solid; one colour for RoPE, one for YaRN (both told apart by the colour-blind).
@@ -107,3 +108,54 @@ def training_curves(runs: list[dict[str, Any]], path: Path) -> None:
 def _one_a_training(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows that were trained together hold the same curves: keep one of each seed."""
     return list({run["seed"]: run for run in runs}.values())
+
+
+def pairs(rows: list[dict[str, Any]], encoding: RotaryEncoding, train: int, test: int, path: Path) -> None:
+    """Wavelength, feature gap and coverage against the pair, three panels; both lengths marked.
+
+    `rows` are those of `refrope.inspection.pair_rows`.
+    """
+    plt = _pyplot()
+    places = np.array([row["pair"] for row in rows])
+    wavelengths = np.array([np.nan if row["wavelength"] is None else row["wavelength"] for row in rows])
+    still = np.isnan(wavelengths)
+    changes = encoding.for_length(test) != encoding
+    gap_label = f"feature gap\n({train} to {test} tokens)" + ("\nof the form for the last" if changes else "")
+    critical = np.array([row["critical"] == "pre" for row in rows])
+    name = f"Resonance of {encoding.encoding.name}" if isinstance(encoding, Resonance) else encoding.name
+    figure, (top, middle, bottom) = plt.subplots(
+        3, 1, figsize=(7.4, 8.2), sharex=True, gridspec_kw={"height_ratios": (2.2, 1, 1)}
+    )
+    plain = 2 * np.pi * encoding.base ** (2 * places / encoding.turned)
+    top.plot(places, plain, color="0.6", linewidth=1, linestyle=":", label="RoPE of the same base")
+    top.plot(places, wavelengths, color="#0072B2", marker="o", markersize=3.5, label=name)
+    top.set_yscale("log")
+    for length, word, colour in ((train, "training length", "0.3"), (test, "test length", "#D55E00")):
+        top.axhline(length, color=colour, linewidth=1)
+        top.annotate(
+            f"{word} {length}", (1, length), (-4, 3), xycoords=("axes fraction", "data"), ha="right", color=colour,
+            textcoords="offset points", fontsize=8,
+        )  # fmt: skip
+    top.set(
+        ylabel="wavelength (tokens)", title=f"{name}: {critical.sum()} of {len(rows)} pairs are pre-critical (grey)"
+    )
+    if still.any():
+        top.annotate(
+            f"pairs that stand still: {still.sum()}", (0.5, 0.03), xycoords="axes fraction", ha="center", fontsize=8
+        )
+    top.legend(frameon=False, loc="upper left")
+    for axes, key, label, limit in (
+        (middle, "feature_gap", gap_label, 2.0),
+        (bottom, "coverage", f"coverage\n({train} tokens)", 1.0),
+    ):
+        axes.bar(places, [row[key] for row in rows], color="#0072B2", width=0.7)
+        axes.set(ylabel=label, ylim=(0, 1.05 * limit))
+    bottom.set_xlabel("pair")
+    bottom.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (top, middle, bottom):
+        for j in np.flatnonzero(critical):
+            axes.axvspan(j - 0.5, j + 0.5, color="0.92", linewidth=0, zorder=0)
+        axes.set_xlim(-0.5, len(rows) - 0.5)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

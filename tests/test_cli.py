@@ -210,7 +210,7 @@ def test_bench_compares_the_step_with_its_products(capsys):
     assert numbers[1] == numbers[2] == str(2 * 256 * 32 * 4)  # Resonance's tables are no larger
 
 
-@pytest.mark.parametrize("command", [[], ["posgen"], ["inspect"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["posgen"], ["inspect"], ["compare"], ["bench"]])
 def test_help_is_there(command):
     done = run(*command, "--help")
     assert done.returncode == 0

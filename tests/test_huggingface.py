@@ -370,6 +370,14 @@ def test_the_same_sentence_is_said_once():
         ({**LINEAR, "factor": math.inf}, {}, "factor is inf, expected a finite number"),
         ({**LINEAR, "factor": 10**400}, {}, "factor is an integer too large"),
         ({**LINEAR, "factor": 0}, {}, "factor is 0"),
+        *(({**rope, "factor": 0.5}, {}, "^from_huggingface: factor is 0.5, expected a number >= 1")
+          for rope in (LINEAR, DYNAMIC, YARN, LLAMA3, {**DEFAULT, "rope_type": "proportional"})),
+        ({**YARN, "factor": None, "original_max_position_embeddings": 16384}, {},
+         "^from_huggingface: max_position_embeddings / original_max_position_embeddings is 0.5, expected a number"),
+        ({**DYNAMIC, "alpha": 0.5}, {}, "^from_huggingface: alpha is 0.5, expected a number >= 1"),
+        ({**YARN, "beta_fast": 1, "beta_slow": 2}, {}, "^from_huggingface: beta_fast is 1.0, expected at least"),
+        ({**DEFAULT, "rope_type": "proportional", "partial_rotary_factor": 1.5}, {},
+         "^from_huggingface: partial_rotary_factor is 1.5, expected a number in"),
         ({**DEFAULT, "rope_theta": "10000"}, {}, "rope_theta is '10000'"),
         ({**DEFAULT, "rope_theta": 0}, {}, "rope_theta is 0.0"),
         (DYNAMIC, {"max_position_embeddings": None}, "max_position_embeddings is missing, but rope_type 'dynamic'"),
@@ -395,8 +403,9 @@ def test_the_same_sentence_is_said_once():
     ],
 )  # fmt: skip
 def test_what_cannot_be_computed_is_named_with_its_value(rope, top, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as caught:
         read(rope, **top)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", [str, lambda path: path])

@@ -9,8 +9,10 @@ import pytest
 import refrope
 
 PUBLIC = {
-    "Resonance", "RoPE", "RotaryEncoding", "Transformer", "TransformerConfig", "YaRN", "__version__", "critical_pair",
-    "feature_gap", "get_num_threads", "kernels", "nn", "posgen", "rotate", "rotation_matrix", "set_num_threads",
+    "DynamicNTK", "FoPE", "LinearPI", "Llama3", "LongRoPE", "NTKAware", "NTKByParts", "ProportionalRoPE", "Resonance",
+    "RoPE", "RotaryEncoding", "Transformer", "TransformerConfig", "XPos", "YaRN", "__version__", "analysis",
+    "critical_pair", "feature_gap", "from_huggingface", "get_num_threads", "kernels", "nn", "permute_rows", "posgen",
+    "precision", "rotate", "rotation_matrix", "set_num_threads", "to_huggingface",
 }  # fmt: skip
 SOURCES = sorted(Path(refrope.__file__).parent.rglob("*.py"))
 

@@ -17,7 +17,7 @@ from refrope.encodings.llama3 import Llama3
 from refrope.encodings.longrope import LongRoPE
 from refrope.encodings.rope import ProportionalRoPE, RoPE
 from refrope.encodings.yarn import YaRN
-from refrope.errors import unknown_name
+from refrope.errors import check_number, unknown_name
 
 Common = dict[str, Any]  # head_dim, base, rotary_dim
 
@@ -76,10 +76,12 @@ def _still(layer: Layer, common: Common) -> RotaryEncoding | None:
 
 
 def _factor(layer: Layer) -> float:
-    factor = layer.required("factor")
-    if factor < 1:
-        layer.say(f"factor = {factor!r} is less than 1: transformers 5.23 warns, and computes with it")
-    return factor
+    return _at_least_one("factor", layer.required("factor"))
+
+
+def _at_least_one(field: str, value: float) -> float:
+    """`value`, refused below 1 as every encoding does, under the name that the configuration has for it."""
+    return check_number(WHO, field, value, "a number >= 1 (transformers 5.23 warns of less, and computes)", 1.0)
 
 
 def _linear(layer: Layer, common: Common) -> RotaryEncoding:
@@ -90,6 +92,8 @@ def _linear(layer: Layer, common: Common) -> RotaryEncoding:
 def _proportional(layer: Layer, common: Common) -> RotaryEncoding:
     share = layer.partial_rotary_factor()
     factor = 1.0 if layer.get("factor") is None else _factor(layer)
+    if share is not None and not 0 <= share <= 1:
+        raise ValueError(f"{WHO}: partial_rotary_factor is {share!r}, expected a number in [0, 1]")
     return ProportionalRoPE(**common, proportion=1.0 if share is None else share, factor=factor)
 
 
@@ -102,6 +106,7 @@ def _dynamic(layer: Layer, common: Common) -> RotaryEncoding:
             f"alpha = {alpha!r} stretches at every length and factor is ignored, as in HunYuan's models; "
             "other model classes ignore alpha and stretch by factor"
         )
+        _at_least_one("alpha", alpha)
         return _still(layer, common) or NTKAware(**common, factor=alpha)
     factor = _factor(layer)
     original = layer.max_length("rope_type 'dynamic' stretches beyond it")
@@ -117,12 +122,12 @@ def _llama3(layer: Layer, common: Common) -> RotaryEncoding:
     low, high = layer.required("low_freq_factor"), layer.required("high_freq_factor")
     if high <= low:
         layer.say(f"high_freq_factor = {high!r} is not above low_freq_factor = {low!r}: the blend becomes a step there")
-    turns = {"low_freq_factor": low, "high_freq_factor": max(low, high)}
+    turns: dict[str, Any] = {"low_freq_factor": low, "high_freq_factor": max(low, high)}
     return _still(layer, common) or Llama3(**common, factor=factor, original_length=original, **turns)
 
 
 def _longrope(layer: Layer, common: Common) -> RotaryEncoding:
-    lists = {}
+    lists: dict[str, Any] = {}
     for name in ("short_factor", "long_factor"):
         values = layer.get(name)
         if name not in layer.rope:
@@ -162,12 +167,17 @@ def _yarn(layer: Layer, common: Common) -> RotaryEncoding:
     if "factor" not in layer.rope:
         raise ValueError(f"{WHO}: factor is missing, but rope_type 'yarn' needs it (null: max / original length)")
     factor = layer.implicit_factor(original, None if layer.get("factor") is None else _factor(layer))
-    betas = {}
+    _at_least_one("max_position_embeddings / original_max_position_embeddings", factor)
+    betas: dict[str, Any] = {}
     for name, usual in (("beta_fast", 32.0), ("beta_slow", 1.0)):
         value = layer.number(name)
         if value == 0:
             layer.say(f"{name} is 0: transformers 5.23 takes its default {usual} instead, other engines the zero")
         betas[name] = value or usual
+    if betas["beta_fast"] < betas["beta_slow"]:
+        raise ValueError(
+            f"{WHO}: beta_fast is {betas['beta_fast']!r}, expected at least beta_slow = {betas['beta_slow']!r}"
+        )
     if betas["beta_fast"] == betas["beta_slow"]:
         layer.say(f"beta_fast equals beta_slow = {betas['beta_slow']!r}: the ramp has no width but that of rounding")
     return _still(layer, common) or YaRN(
@@ -203,7 +213,7 @@ def _outer(layer: Layer) -> Mapping[str, Any]:
     return outer
 
 
-def _amplitudes(layer: Layer, factor: float) -> dict[str, float | None]:
+def _amplitudes(layer: Layer, factor: float) -> dict[str, Any]:
     one, all_dim, replaced = (layer.number(name) for name in ("mscale", "mscale_all_dim", "attention_factor"))
     if bool(one) != bool(all_dim):
         lone, other = ("mscale", "mscale_all_dim") if one else ("mscale_all_dim", "mscale")
