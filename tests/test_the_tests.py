@@ -222,4 +222,4 @@ def test_validation_prefixes_taken_from_training(monkeypatch):
         return rows
 
     monkeypatch.setattr(randomness, "distinct_rows", wrong)
-    caught(test_posgen.test_disjoint_prefixes_are_all_different_and_the_same_for_every_task)
+    caught(test_posgen.test_disjoint_prefixes_are_different_for_all_sizes)
