@@ -218,7 +218,7 @@ def test_validation_prefixes_taken_from_training(monkeypatch):
 
     def wrong(source, count, modulus, width):
         rows = right(source, count, modulus, width)
-        rows[-1] = rows[0]
+        rows[-1:] = rows[:1]
         return rows
 
     monkeypatch.setattr(randomness, "distinct_rows", wrong)
