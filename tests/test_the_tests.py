@@ -162,8 +162,8 @@ def test_variants_that_are_nearly_right(monkeypatch):
 
 
 def test_feature_gap_of_the_best_test_position(monkeypatch):
-    real = analysis._largest_chord
-    monkeypatch.setattr(analysis, "_largest_chord", lambda trained, tested: real(trained, tested[:1]))
+    right = analysis._window_minima
+    monkeypatch.setattr(analysis, "_window_minima", lambda values, window: right(values, window)[:1])
     caught(test_analysis.test_gap_is_its_definition)
 
 
