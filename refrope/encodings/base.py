@@ -14,7 +14,7 @@ from __future__ import annotations
 import decimal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from decimal import Decimal
 from functools import cached_property, partial
 from typing import Any
@@ -74,6 +74,9 @@ class RotaryEncoding:
         b in ``b**(-2j/d)``.
     rotary_dim : int, optional
         How many of the features turn (even, at most `head_dim`); d in the formula above. All of them if None.
+    lenient : bool
+        Accept what makes little sense and can be computed all the same, as transformers does: a factor below 1, ramps
+        whose ends are the wrong way round. `from_huggingface` sets it where a configuration asks for it.
 
     Raises
     ------
@@ -85,12 +88,13 @@ class RotaryEncoding:
     base: float = 10_000.0
     _: KW_ONLY
     rotary_dim: int | None = None
+    lenient: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check every field once, here at the edge; NumPy's scalars become Python's."""
-        for field in fields(self):
-            if isinstance(value := getattr(self, field.name), np.generic):
-                object.__setattr__(self, field.name, value.item())
+        for each in fields(self):
+            if isinstance(value := getattr(self, each.name), np.generic):
+                object.__setattr__(self, each.name, value.item())
         self._check_even("head_dim", self.head_dim)
         check_number(self.name, "base", self.base, "a finite number > 1", 1.0, above=True)
         if self.rotary_dim is not None:
@@ -103,6 +107,12 @@ class RotaryEncoding:
     def _check_even(self, argument: str, value: object) -> None:
         if check_integer(self.name, argument, value, 2) % 2:
             raise ValueError(f"{self.name}: {argument} is {value}, expected an even number: features turn in pairs")
+
+    def _check_factor(self, factor: object) -> None:
+        if self.lenient:
+            check_number(self.name, "factor", factor, "a finite number > 0", 0.0, above=True)
+        else:
+            check_number(self.name, "factor", factor, "a finite number >= 1", 1.0)
 
     # ---- what a variant defines ----
 

@@ -1,9 +1,9 @@
 r"""Encodings from Hugging Face configurations, and back.
 
 The numbers are those of transformers 5.23, whose `modeling_rope_utils.py` is what most engines imitate; where a
-configuration is accepted there it is accepted here, but for a factor below 1 and a beta_fast below beta_slow, which no
-encoding takes. Where a field counts for nothing, contradicts another, or is known
-to be read differently by other engines, a `HuggingFaceWarning` says so in a sentence.
+configuration is accepted there and can be computed it is accepted here. Where a field counts for nothing, contradicts
+another, makes little sense, or is known to be read differently by other engines, a `HuggingFaceWarning` says so in a
+sentence.
 """
 
 from __future__ import annotations

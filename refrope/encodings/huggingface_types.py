@@ -76,17 +76,20 @@ def _still(layer: Layer, common: Common) -> RotaryEncoding | None:
 
 
 def _factor(layer: Layer) -> float:
-    return _at_least_one("factor", layer.required("factor"))
+    return _positive(layer, "factor", layer.required("factor"))
 
 
-def _at_least_one(field: str, value: float) -> float:
-    """`value`, refused below 1 as every encoding does, under the name that the configuration has for it."""
-    return check_number(WHO, field, value, "a number >= 1 (transformers 5.23 warns of less, and computes)", 1.0)
+def _positive(layer: Layer, field: str, value: float) -> float:
+    """`value`, which must be above 0; below 1 there is something to say, as transformers 5.23 does."""
+    number = check_number(WHO, field, value, "a number > 0", 0.0, above=True)
+    if number < 1:
+        layer.say(f"{field} is {number!r}, below 1: it shortens the context instead of stretching it")
+    return number
 
 
 def _linear(layer: Layer, common: Common) -> RotaryEncoding:
     factor = _factor(layer)
-    return _still(layer, common) or LinearPI(**common, factor=factor)
+    return _still(layer, common) or LinearPI(**common, factor=factor, lenient=factor < 1)
 
 
 def _proportional(layer: Layer, common: Common) -> RotaryEncoding:
@@ -94,7 +97,7 @@ def _proportional(layer: Layer, common: Common) -> RotaryEncoding:
     factor = 1.0 if layer.get("factor") is None else _factor(layer)
     if share is not None and not 0 <= share <= 1:
         raise ValueError(f"{WHO}: partial_rotary_factor is {share!r}, expected a number in [0, 1]")
-    return ProportionalRoPE(**common, proportion=1.0 if share is None else share, factor=factor)
+    return ProportionalRoPE(**common, proportion=1.0 if share is None else share, factor=factor, lenient=factor < 1)
 
 
 def _dynamic(layer: Layer, common: Common) -> RotaryEncoding:
@@ -106,15 +109,15 @@ def _dynamic(layer: Layer, common: Common) -> RotaryEncoding:
             f"alpha = {alpha!r} stretches at every length and factor is ignored, as in HunYuan's models; "
             "other model classes ignore alpha and stretch by factor"
         )
-        _at_least_one("alpha", alpha)
-        return _still(layer, common) or NTKAware(**common, factor=alpha)
+        _positive(layer, "alpha", alpha)
+        return _still(layer, common) or NTKAware(**common, factor=alpha, lenient=alpha < 1)
     factor = _factor(layer)
     original = layer.max_length("rope_type 'dynamic' stretches beyond it")
     layer.say(
         "rope_type 'dynamic': transformers follows the longest row of each batch, "
         "vLLM computes one table for factor * max_position_embeddings and uses it for short sequences too"
     )
-    return _still(layer, common) or DynamicNTK(**common, factor=factor, original_length=original)
+    return _still(layer, common) or DynamicNTK(**common, factor=factor, original_length=original, lenient=factor < 1)
 
 
 def _llama3(layer: Layer, common: Common) -> RotaryEncoding:
@@ -123,7 +126,9 @@ def _llama3(layer: Layer, common: Common) -> RotaryEncoding:
     if high <= low:
         layer.say(f"high_freq_factor = {high!r} is not above low_freq_factor = {low!r}: the blend becomes a step there")
     turns: dict[str, Any] = {"low_freq_factor": low, "high_freq_factor": max(low, high)}
-    return _still(layer, common) or Llama3(**common, factor=factor, original_length=original, **turns)
+    return _still(layer, common) or Llama3(
+        **common, factor=factor, original_length=original, lenient=factor < 1, **turns
+    )
 
 
 def _longrope(layer: Layer, common: Common) -> RotaryEncoding:
@@ -167,7 +172,8 @@ def _yarn(layer: Layer, common: Common) -> RotaryEncoding:
     if "factor" not in layer.rope:
         raise ValueError(f"{WHO}: factor is missing, but rope_type 'yarn' needs it (null: max / original length)")
     factor = layer.implicit_factor(original, None if layer.get("factor") is None else _factor(layer))
-    _at_least_one("max_position_embeddings / original_max_position_embeddings", factor)
+    if layer.get("factor") is None:
+        _positive(layer, "max_position_embeddings / original_max_position_embeddings", factor)
     betas: dict[str, Any] = {}
     for name, usual in (("beta_fast", 32.0), ("beta_slow", 1.0)):
         value = layer.number(name)
@@ -175,8 +181,8 @@ def _yarn(layer: Layer, common: Common) -> RotaryEncoding:
             layer.say(f"{name} is 0: transformers 5.23 takes its default {usual} instead, other engines the zero")
         betas[name] = value or usual
     if betas["beta_fast"] < betas["beta_slow"]:
-        raise ValueError(
-            f"{WHO}: beta_fast is {betas['beta_fast']!r}, expected at least beta_slow = {betas['beta_slow']!r}"
+        layer.say(
+            f"beta_fast = {betas['beta_fast']!r} is below beta_slow = {betas['beta_slow']!r}: the ramp is reversed"
         )
     if betas["beta_fast"] == betas["beta_slow"]:
         layer.say(f"beta_fast equals beta_slow = {betas['beta_slow']!r}: the ramp has no width but that of rounding")
@@ -186,6 +192,7 @@ def _yarn(layer: Layer, common: Common) -> RotaryEncoding:
         original_length=original,
         **betas,
         truncate=_truncate(layer),
+        lenient=factor < 1 or betas["beta_fast"] < betas["beta_slow"],
         **_amplitudes(layer, factor),
     )
 

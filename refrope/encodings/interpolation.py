@@ -26,7 +26,7 @@ class LinearPI(RotaryEncoding):
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        check_number(self.name, "factor", self.factor, "a finite number >= 1", 1.0)
+        self._check_factor(self.factor)
 
     def exact_stretch(self) -> ExactArray:
         """`factor` for every pair."""
@@ -73,7 +73,7 @@ class NTKAware(RotaryEncoding):
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        check_number(self.name, "factor", self.factor, "a finite number >= 1", 1.0)
+        self._check_factor(self.factor)
         check_name(self.name, "dialect", self.dialect, NTK_DIALECTS)
         check_number(self.name, "mixed_b", self.mixed_b, "a finite number > 0", 0.0, above=True)
         if self.dialect == "ntk-aware":
@@ -139,7 +139,7 @@ class DynamicNTK(RotaryEncoding):
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        check_number(self.name, "factor", self.factor, "a finite number >= 1", 1.0)
+        self._check_factor(self.factor)
         check_integer(self.name, "original_length", self.original_length, 1)
         if self.length is not None:
             check_integer(self.name, "length", self.length, 0)
@@ -186,7 +186,7 @@ class NTKByParts(RotaryEncoding):
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        check_number(self.name, "factor", self.factor, "a finite number >= 1", 1.0)
+        self._check_factor(self.factor)
         check_integer(self.name, "original_length", self.original_length, 1)
         for name in ("linear_turns", "kept_turns"):
             turns = check_numbers(self.name, name, getattr(self, name), 2, "a finite number > 0", 0.0, above=True)

@@ -38,7 +38,7 @@ class Llama3(RotaryEncoding):
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        check_number(self.name, "factor", self.factor, "a finite number >= 1", 1.0)
+        self._check_factor(self.factor)
         check_integer(self.name, "original_length", self.original_length, 1)
         low = check_number(self.name, "low_freq_factor", self.low_freq_factor, "a finite number > 0", 0.0, above=True)
         check_number(self.name, "high_freq_factor", self.high_freq_factor, f"a finite number >= {low}", low)

@@ -54,6 +54,7 @@ class Resonance(RotaryEncoding):
     head_dim: int = field(init=False, repr=False, compare=False)
     base: float = field(init=False, repr=False, compare=False)
     rotary_dim: int | None = field(init=False, repr=False, compare=False)
+    lenient: bool = field(init=False, repr=False, compare=False, default=False)
 
     def __init__(self, encoding: RotaryEncoding, dialect: str = "after") -> None:
         if not isinstance(encoding, RotaryEncoding):

@@ -50,7 +50,7 @@ class ProportionalRoPE(RotaryEncoding):
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        check_number(self.name, "factor", self.factor, "a finite number >= 1", 1.0)
+        self._check_factor(self.factor)
         if check_number(self.name, "proportion", self.proportion, "a number in [0, 1]", 0.0) > 1:
             raise ValueError(f"{self.name}: proportion is {self.proportion!r}, expected a number in [0, 1]")
 

@@ -85,10 +85,11 @@ class YaRN(RotaryEncoding):
     def __post_init__(self, dialect: str | None) -> None:
         """Check the fields; fill in what follows from others."""
         super().__post_init__()
-        check_number(self.name, "factor", self.factor, "a finite number >= 1", 1.0)
+        self._check_factor(self.factor)
         check_integer(self.name, "original_length", self.original_length, 1)
         slow = check_number(self.name, "beta_slow", self.beta_slow, "a finite number > 0", 0.0, above=True)
-        check_number(self.name, "beta_fast", self.beta_fast, f"a finite number >= beta_slow = {slow}", slow)
+        least = 0.0 if self.lenient else slow
+        check_number(self.name, "beta_fast", self.beta_fast, f"a finite number >= beta_slow = {slow}", least)
         check_name(self.name, "ramp", self.ramp, RAMPS)
         check_name(self.name, "blend", self.blend, BLENDS)
         for name in ("truncate", "target_ramp"):
@@ -118,7 +119,7 @@ class YaRN(RotaryEncoding):
         return self._amplitude(1.0)
 
     def _amplitude(self, coefficient: float) -> float:
-        return 0.1 * coefficient * math.log(self.factor) + 1.0
+        return 0.1 * coefficient * math.log(max(self.factor, 1.0)) + 1.0
 
     @property
     def softmax_factor(self) -> float:
