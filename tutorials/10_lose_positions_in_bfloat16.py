@@ -88,7 +88,7 @@ for name, (_, color, label) in shown.items():
     left.loglog(ends, errors[name], marker="o", markersize=3, color=color, label=label)
 left.axhline(1e-6, color="0.7", linewidth=0.8, linestyle=":")
 left.set(title="Error of cos and sin", xlabel="position", ylabel="largest error over pairs", ylim=(1e-8, 5))
-left.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0.0, 0.93))
+left.legend(frameon=False, fontsize=7.5, loc="lower right", bbox_to_anchor=(1.0, 0.23))
 for name, values in moved.items():
     right.loglog(shifts, values, marker="o", markersize=3, color=shown[name][1], label=shown[name][2])
 right.set(title="Score of one pair of tokens, both moved", xlabel="moved by, tokens", ylabel="mean change of the score")
