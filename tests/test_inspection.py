@@ -80,6 +80,7 @@ def test_a_name_with_options_is_this_encoding(text, encoding):
 def test_every_option_belongs_to_some_encoding_and_every_field_that_a_line_can_say_has_one():
     assert set().union(*(options_of(name) for name in NAMES)) == set(OPTIONS)
     unsayable = {"cos_coefficients", "sin_coefficients", "train_length"}  # of FoPE; the last is the train length
+    unsayable |= {"lenient"}  # for configurations of models
     for name, kind in CLASSES.items():
         said = set(kind.__dataclass_fields__) - {"_"}
         assert said - unsayable <= set(options_of(name)), name
@@ -239,7 +240,7 @@ def test_warnings_are_one_line_each_on_standard_error(config, capsys):
         (["missing.json"], "refrope: missing.json: No such file or directory"),
         (["config.json:layer=2"], "unknown option of a configuration 'layer'; did you mean 'layer_type'?"),
         (["--huggingface", "bad.json"], "bad.json is not JSON: "),
-        (["--huggingface", "half.json"], "factor is 0.5, expected a number >= 1"),
+        (["--huggingface", "half.json"], "factor is -0.5, expected a number > 0"),
         (["--plot", "missing/pairs.png"], "missing/pairs.png: No such file or directory"),
         (["--plot", "pairs.xyz"], "'xyz' is not supported"),
     ],
@@ -247,7 +248,7 @@ def test_warnings_are_one_line_each_on_standard_error(config, capsys):
 def test_bad_input_is_one_clear_line_and_status_2(arguments, words, capsys, tmp_path, monkeypatch, config):
     config({"rope_type": "default", "rope_theta": 1e4})
     (tmp_path / "bad.json").write_text("{'head_dim': 64}")
-    (tmp_path / "half.json").write_text(json.dumps({"head_dim": 64, "rope_parameters": {**DYNAMIC, "factor": 0.5}}))
+    (tmp_path / "half.json").write_text(json.dumps({"head_dim": 64, "rope_parameters": {**DYNAMIC, "factor": -0.5}}))
     before = set(tmp_path.iterdir())
     monkeypatch.chdir(tmp_path)
     assert cli.main(["inspect", *arguments]) == 2
