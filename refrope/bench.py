@@ -115,13 +115,8 @@ def refrope_step(config: TransformerConfig, encoding: RotaryEncoding, backend: s
     optimizer = AdamW(model.flat_params.size)
     tables = encoding.cos_sin(np.arange(batch.inputs.shape[1]))
     seed = 1 if config.dropout else None
-
-    def step() -> float:
-        data = (batch.inputs, batch.targets, batch.loss_mask, tables)
-        with model.ops.single_blas_thread():
-            return train_step(model, optimizer, *data, 1e-3, 0.9, dropout_seed=seed)
-
-    return step
+    data = (batch.inputs, batch.targets, batch.loss_mask, tables)
+    return lambda: train_step(model, optimizer, *data, 1e-3, 0.9, dropout_seed=seed)
 
 
 def matrix_products(config: TransformerConfig, rows: int) -> Task:

@@ -88,12 +88,14 @@ def train_step(
         The loss is NaN or infinite; the weights are as before the step.
     """
     weights = np.broadcast_to(loss_mask.astype(model.dtype), inputs.shape).ravel()
-    with np.errstate(over="ignore", invalid="ignore"):  # whatever overflows ends in the loss, which is looked at
+    # Whatever overflows ends in the loss, which is looked at.
+    with model.ops.single_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         logits = model.forward(inputs, tables, dropout_seed=dropout_seed, keep=True)
         loss, probabilities = cross_entropy_forward(logits.reshape(-1, logits.shape[-1]), targets.ravel(), weights)
     if not math.isfinite(loss):
         raise FloatingPointError(f"train: the loss is {loss} at step {optimizer.step}; try a smaller learning rate")
-    model.backward(cross_entropy_backward(probabilities, targets.ravel(), weights))
+    with model.ops.single_blas_thread():
+        model.backward(cross_entropy_backward(probabilities, targets.ravel(), weights))
     settings = optimizer.settings(learning_rate, beta1)
     model.ops.adamw_update(model.flat_params, optimizer.moment1, optimizer.moment2, model.flat_grads, settings)
     return loss
@@ -143,12 +145,11 @@ def train(
         for first in range(0, len(order), settings.batch_size):
             rows = order[first : first + settings.batch_size]
             began = time.perf_counter()
-            with model.ops.single_blas_thread():
-                loss = train_step(
-                    *(model, optimizer, batch.inputs[rows], batch.targets[rows], batch.loss_mask, tables),
-                    *schedule.at(optimizer.step),
-                    dropout_seed=site_seed(seed, optimizer.step),
-                )
+            loss = train_step(
+                *(model, optimizer, batch.inputs[rows], batch.targets[rows], batch.loss_mask, tables),
+                *schedule.at(optimizer.step),
+                dropout_seed=site_seed(seed, optimizer.step),
+            )
             seconds.append(time.perf_counter() - began)
             losses.append(loss)
             on_step(loss)

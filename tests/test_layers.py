@@ -201,6 +201,8 @@ def test_sizes_and_probabilities_are_checked(backend):
     for probability in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"expected a number in \[0, 1\)"):
             drop(np.zeros(3), probability, 1)
+    with pytest.raises(ValueError, match=r"dropout: x has 4294967296 elements, expected fewer than 2\^32"):
+        drop(np.broadcast_to(np.float32(1), (2**16, 2**16)), 0.1, 1)
 
 
 @C_BUILT

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from refrope.kernels._call import Array, element_strides, kernel, pointer
+from refrope.kernels._call import Array, element_strides, kernel, pointer, run
 from refrope.kernels._native_loader import native
-from refrope.kernels.threads import run_ranges
 from refrope.nn.attention import check_attention
 
 
@@ -67,9 +66,6 @@ def _run(
     """Call the kernel over all slices, each thread with a scratch buffer of its own."""
     q, k = qkv[:2]
     batch, heads, n_q, d = q.shape
-    count = batch * heads
-    if count == 0:
-        return
     function = kernel(name, q.dtype)
     inputs = [x if _usable(x) else np.ascontiguousarray(x) for x in (*qkv, *others)]
     targets = [y if _usable(y) else np.empty(y.shape, y.dtype) for y in results]
@@ -83,8 +79,7 @@ def _run(
         scratch = np.empty(scratch_size, q.dtype)
         return function(*arguments, pointer(scratch), heads, n_q, k.shape[2], d, *settings, first, last)
 
-    if any(run_ranges(task, count)):
-        raise ValueError(f"{name}: the C kernel refused the sizes it was given")
+    run(task, (), batch * heads, name)
     for result, target in zip(results, targets, strict=True):
         if target is not result:
             result[...] = target

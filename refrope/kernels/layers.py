@@ -9,7 +9,7 @@ from refrope.errors import describe
 from refrope.kernels._call import Array, kernel, pointer, run
 from refrope.kernels._native_loader import native
 from refrope.kernels.threads import blas_is_single, run_ranges
-from refrope.nn.dropout import drop_threshold
+from refrope.nn.dropout import check_dropout
 from refrope.nn.layers import check_rows
 
 # Rows whose contributions to dgain are added in one go. A constant, so that the sum does not depend on the threads.
@@ -99,7 +99,7 @@ def relu_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
 
 def dropout(x: Array, probability: float, seed: int, *, out: Array | None = None) -> Array:
     """`refrope.nn.dropout.dropout` in C, equal bit for bit."""
-    threshold = drop_threshold(probability)
+    threshold = check_dropout(x, probability)
     x = np.ascontiguousarray(x)
     y = _result("dropout", x, out)
     run(kernel("dropout", x.dtype), (pointer(x), pointer(y), threshold, seed), x.size, "dropout")

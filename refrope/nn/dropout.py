@@ -28,11 +28,16 @@ def dropout(x: Array, probability: float, seed: int, *, out: Array | None = None
     seed : int in [0, 2^64)
     out : array like `x`, optional; may be `x` itself
 
+    Raises
+    ------
+    ValueError
+        Too many elements, a probability outside [0, 1).
+
     References
     ----------
     Srivastava et al. 2014, JMLR 15. C twin: rr_dropout_f32 in csrc/elementwise.c, equal bit for bit.
     """
-    threshold = drop_threshold(probability)
+    threshold = check_dropout(x, probability)
     y = np.empty_like(x) if out is None else out
     if threshold == 0:
         y[...] = x
@@ -41,6 +46,13 @@ def dropout(x: Array, probability: float, seed: int, *, out: Array | None = None
     np.multiply(x, x.dtype.type(keep_scale(threshold)), out=y)
     y[~kept.reshape(x.shape)] = 0
     return y
+
+
+def check_dropout(x: Array, probability: float) -> int:
+    """The threshold of `probability`, or an error where `x` has more elements than there are counters."""
+    if x.size >= _WORD:
+        raise ValueError(f"dropout: x has {x.size} elements, expected fewer than 2^32")
+    return drop_threshold(probability)
 
 
 def drop_threshold(probability: float) -> int:
