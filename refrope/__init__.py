@@ -24,7 +24,8 @@ from refrope.encodings import (
 )
 from refrope.encodings.huggingface import from_huggingface, to_huggingface
 from refrope.kernels import get_num_threads, set_num_threads
-from refrope.nn.transformer import Transformer, TransformerConfig
+from refrope.nn.configuration import TransformerConfig
+from refrope.nn.transformer import Transformer
 from refrope.permute import permute_rows
 from refrope.rotary import rotate, rotation_matrix
 

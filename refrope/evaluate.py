@@ -1,18 +1,51 @@
-"""Teacher-forced accuracy, position by position, in and out of the training length."""
+"""What a model predicts: teacher-forced accuracy in and out of the training length, and long texts in chunks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from refrope.encodings import RotaryEncoding
-from refrope.nn.transformer import Transformer
+from refrope.errors import check_integer, describe
+from refrope.kernels import parts_at_once, run_parts, single_blas_thread
+from refrope.nn.memory import KVCache
+from refrope.nn.transformer import Tables, Transformer
 from refrope.posgen import Dataset, inputs_and_targets
 
-# Sequences in one forward pass; the result of a sequence does not depend on the others beside it but for rounding.
-_BATCH = 64
+# Tokens that go through a model together, on one thread: few enough for its caches, enough to make a call worth it.
+# A constant, so that results do not depend on the number of threads.
+PART_TOKENS = 2048
+
+
+def sequence_parts(count: int, length: int) -> list[slice]:
+    """`count` sequences of `length` tokens in parts of about `PART_TOKENS` tokens, each of whole sequences."""
+    each = max(1, PART_TOKENS // max(1, length))
+    return [slice(first, min(first + each, count)) for first in range(0, count, each)]
+
+
+def predictions(model: Transformer, inputs: npt.NDArray[Any], tables: Tables) -> npt.NDArray[np.int64]:
+    """The token with the highest logit after every token of `inputs` (n, T) -> (n, T).
+
+    Raises
+    ------
+    FloatingPointError
+        A logit is NaN: the weights are.
+    """
+    parts = sequence_parts(*inputs.shape)
+    replicas = model.replicas(min(parts_at_once(), len(parts)))
+    best = np.empty(inputs.shape, np.int64)
+
+    def work(worker: int, part: int) -> None:
+        logits = replicas[worker].forward(inputs[parts[part]], tables)
+        if np.isnan(logits).any():
+            raise FloatingPointError("predictions: logits are NaN, expected finite weights")
+        np.argmax(logits, axis=2, out=best[parts[part]])
+
+    run_parts(work, len(parts))
+    return best
 
 
 def accuracy_by_position(
@@ -46,16 +79,9 @@ def accuracy_by_position(
     batch = inputs_and_targets(sequences, front_token=front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k)
     length = batch.inputs.shape[1]
     tables = encoding.for_length(length).cos_sin(np.arange(length), model.dtype)
-    right = np.zeros(length)
-    for start in range(0, len(sequences), _BATCH):
-        with model.ops.single_blas_thread():
-            logits = model.forward(batch.inputs[start : start + _BATCH], tables)
-        if np.isnan(logits).any():
-            raise FloatingPointError("accuracy_by_position: logits are NaN, expected finite weights")
-        right += (logits.argmax(axis=2) == batch.targets[start : start + _BATCH]).sum(axis=0)
+    right = (predictions(model, batch.inputs, tables) == batch.targets).mean(axis=0)
     accuracy = np.full(sequences.shape[1], np.nan)
-    generated = batch.target_index[batch.loss_mask]
-    accuracy[generated] = right[batch.loss_mask] / len(sequences)
+    accuracy[batch.target_index[batch.loss_mask]] = right[batch.loss_mask]
     return accuracy
 
 
@@ -68,3 +94,39 @@ def split_accuracy(accuracy: npt.NDArray[np.float64], train_length: int) -> tupl
     beyond = np.arange(len(accuracy)) >= train_length
     means = [accuracy[part].mean() if part.any() else np.nan for part in (generated & ~beyond, generated & beyond)]
     return float(means[0]), float(means[1])
+
+
+def stream_logits(
+    model: Transformer, encoding: RotaryEncoding, tokens: npt.NDArray[Any], *, chunk: int = 512
+) -> Iterator[npt.NDArray[Any]]:
+    """Logits of one long text, a chunk of tokens at a time: all that is held for its length are keys and values.
+
+    Parameters
+    ----------
+    model : Transformer
+    encoding : RotaryEncoding
+        In its form for the length of the whole text.
+    tokens : (T,) ints
+    chunk : int
+        Tokens that are worked on together; the results depend on it by rounding alone.
+
+    Yields
+    ------
+    (n, vocabulary) for the next n tokens, in a buffer that the next chunk overwrites
+
+    Raises
+    ------
+    ValueError
+        Tokens of another shape or outside the vocabulary, a chunk below 1.
+    """
+    if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or not tokens.size:
+        raise ValueError(f"stream_logits: tokens are {describe(tokens)}, expected one text (T,) of at least one token")
+    check_integer("stream_logits", "chunk", chunk, 1)
+    encoding = encoding.for_length(len(tokens))
+    cache = KVCache(model.config, batch=1, capacity=len(tokens), dtype=model.dtype)
+    for start in range(0, len(tokens), chunk):
+        piece = tokens[None, start : start + chunk]
+        tables = encoding.cos_sin(np.arange(start, start + piece.shape[1]), model.dtype)
+        with single_blas_thread():
+            logits = model.forward(piece, tables, cache=cache)
+        yield logits[0]

@@ -12,8 +12,10 @@ import math
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +25,8 @@ from refrope.encodings import Resonance, RoPE, RotaryEncoding, YaRN
 from refrope.errors import check_integer, check_name
 from refrope.evaluate import accuracy_by_position, split_accuracy
 from refrope.nn.backends import BACKENDS
-from refrope.nn.transformer import Transformer, TransformerConfig
+from refrope.nn.configuration import TransformerConfig
+from refrope.nn.transformer import Transformer
 from refrope.train import History, TrainSettings, train
 
 ENCODINGS = ("rope", "resonance-rope", "yarn", "resonance-yarn")
@@ -256,6 +259,14 @@ def results(
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "complete": complete,
         "settings": asdict(settings) | {"train": asdict(settings.train_settings()), "model": asdict(preset.model)},
+        **environment(),
+        "runs": runs,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, as every file of results holds them."""
+    return {
         "versions": {
             "refrope": __version__,
             "python": platform.python_version(),
@@ -263,9 +274,22 @@ def results(
             "cffi": metadata.version("cffi"),
             "blas": _blas(),
         },
-        "machine": {"system": platform.system(), "processor": platform.machine(), "kernels": kernels.build_info()},
-        "runs": runs,
+        "machine": {
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "cpu": _cpu(),
+            "kernels": kernels.build_info(),
+        },
     }
+
+
+def _cpu() -> str:
+    """The processor's name, as far as the system tells."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _blas() -> str:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from refrope.encodings import RotaryEncoding
 from refrope.errors import check_integer, check_number
-from refrope.evaluate import accuracy_by_position, split_accuracy
+from refrope.evaluate import accuracy_by_position, sequence_parts, split_accuracy
+from refrope.kernels import parts_at_once, run_parts
 from refrope.nn.dropout import site_seed
-from refrope.nn.layers import cross_entropy_backward, cross_entropy_forward
 from refrope.nn.optim import AdamW, OneCycle
 from refrope.nn.transformer import Tables, Transformer
 from refrope.posgen import Dataset, inputs_and_targets
@@ -87,17 +87,31 @@ def train_step(
     FloatingPointError
         The loss is NaN or infinite; the weights are as before the step.
     """
-    weights = np.broadcast_to(loss_mask.astype(model.dtype), inputs.shape).ravel()
-    # Whatever overflows ends in the loss, which is looked at.
-    with model.ops.single_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
-        logits = model.forward(inputs, tables, dropout_seed=dropout_seed, keep=True)
-        loss, probabilities = cross_entropy_forward(logits.reshape(-1, logits.shape[-1]), targets.ravel(), weights)
+    weights = np.broadcast_to(loss_mask.astype(model.dtype), inputs.shape)
+    total = float(weights.sum(dtype=np.float64))
+    parts = sequence_parts(*inputs.shape)
+    replicas = model.replicas(min(parts_at_once(), len(parts)))
+    gradients = optimizer.gradients(len(parts))
+
+    def work(worker: int, part: int) -> float:
+        rows, replica, ops = parts[part], replicas[worker], model.ops
+        # Whatever overflows ends in the loss, which is looked at.
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = replica.forward(
+                inputs[rows], tables, dropout_seed=dropout_seed, first=rows.start, keep=True
+            ).reshape(-1, model.config.vocabulary)
+            counted, answers = weights[rows].ravel(), targets[rows].ravel()
+            loss, probabilities = ops.cross_entropy_forward(logits, answers, counted, total=total)
+            if math.isfinite(loss):
+                dlogits = ops.cross_entropy_backward(probabilities, answers, counted, total=total)
+                replica.backward(dlogits, out=gradients[part])
+        return loss
+
+    loss = sum(run_parts(work, len(parts)))
     if not math.isfinite(loss):
         raise FloatingPointError(f"train: the loss is {loss} at step {optimizer.step}; try a smaller learning rate")
-    with model.ops.single_blas_thread():
-        model.backward(cross_entropy_backward(probabilities, targets.ravel(), weights))
     settings = optimizer.settings(learning_rate, beta1)
-    model.ops.adamw_update(model.flat_params, optimizer.moment1, optimizer.moment2, model.flat_grads, settings)
+    model.ops.adamw_update(model.flat_params, optimizer.moment1, optimizer.moment2, gradients, settings)
     return loss
 
 

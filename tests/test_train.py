@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from conftest import BACKENDS, same_bits
 
-from refrope import Resonance, RoPE, Transformer, TransformerConfig
+from refrope import Resonance, RoPE, Transformer, TransformerConfig, evaluate, kernels
 from refrope.evaluate import accuracy_by_position, split_accuracy
-from refrope.nn.backends import NumpyOps
 from refrope.nn.optim import AdamW
 from refrope.posgen import inputs_and_targets, make_splits
 from refrope.train import TrainSettings, train, train_step
@@ -63,6 +62,43 @@ def test_backends_train_alike():
     assert np.abs(slow.flat_params - fast.flat_params).max() < 1e-2
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("config", [CONFIG, DROPPING], ids=["plain", "dropout"])
+def test_training_has_the_same_bits_for_any_number_of_threads(backend, config, monkeypatch):
+    pytest.importorskip("threadpoolctl")
+    monkeypatch.setattr(evaluate, "PART_TOKENS", 100)  # 5 of 20 tokens: several parts in a batch
+    threads, results = kernels.get_num_threads(), []
+    try:
+        for n in (1, 2, 3):
+            kernels.set_num_threads(n)
+            model, history = run(backend, config)
+            results.append((model.flat_params, history.loss, history.ood_accuracy))
+    finally:
+        kernels.set_num_threads(threads)
+    for weights, *curves in results[1:]:
+        assert same_bits(weights, results[0][0])
+        assert curves == list(results[0][1:])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_batch_in_parts_has_the_gradient_and_the_masks_of_the_whole(backend, monkeypatch):
+    batch = inputs_and_targets(small_dataset().train[:13], j=1, k=1)
+    tables = RoPE(16).cos_sin(np.arange(20), np.float64)
+    results = []
+    for tokens in (1, 60, 10_000):
+        monkeypatch.setattr(evaluate, "PART_TOKENS", tokens)
+        model = Transformer(DROPPING, seed=1, backend=backend, dtype=np.float64)
+        optimizer = AdamW(model.flat_params.size, np.float64)
+        data = (batch.inputs, batch.targets, batch.loss_mask, tables)
+        loss = train_step(model, optimizer, *data, 1e-3, 0.9, dropout_seed=3)
+        gradients = optimizer.gradients(-(-13 // max(1, tokens // 20)))
+        results.append((loss, gradients.sum(axis=0)))
+    assert np.abs(results[0][1]).max() > 0.01
+    for loss, gradient in results[:2]:
+        assert loss == pytest.approx(results[2][0], rel=1e-12)
+        assert np.abs(gradient - results[2][1]).max() < 1e-12
+
+
 def test_dropout_changes_training_and_not_testing():
     assert run("numpy", DROPPING)[1].loss != run("numpy")[1].loss
     model, _ = run("numpy", DROPPING)
@@ -80,8 +116,9 @@ def test_the_loss_counts_generated_tokens_only():
         targets = batch.targets.copy()
         targets[:, :2] = (targets[:, :2] + change) % 17  # the prefix cannot be predicted
         model = Transformer(CONFIG, seed=1, backend="numpy")
-        train_step(model, AdamW(model.flat_params.size), batch.inputs, targets, batch.loss_mask, tables, 1e-3, 0.9)
-        gradients.append(model.flat_grads.copy())
+        optimizer = AdamW(model.flat_params.size)
+        train_step(model, optimizer, batch.inputs, targets, batch.loss_mask, tables, 1e-3, 0.9)
+        gradients.append(optimizer.gradients(1).copy())
     assert np.array_equal(*gradients)
 
 
@@ -92,7 +129,9 @@ def test_accuracy_is_counted_at_the_tokens_own_index():
         """Knows the rule, and errs at every third token."""
 
         dtype = np.dtype(np.float32)
-        ops = NumpyOps
+
+        def replicas(self, count):
+            return [self] * count
 
         def forward(self, inputs, tables):
             known = {tuple(row[1:]): row for row in np.pad(data.test, ((0, 0), (1, 0)), constant_values=17)[:, :-1]}

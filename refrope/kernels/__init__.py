@@ -27,7 +27,13 @@ from refrope.kernels.layers import (
     rmsnorm_forward,
 )
 from refrope.kernels.rotary import rotate
-from refrope.kernels.threads import get_num_threads, set_num_threads, single_blas_thread
+from refrope.kernels.threads import get_num_threads, parts_at_once, run_parts, set_num_threads, single_blas_thread
+from refrope.nn.layers import (
+    cross_entropy_backward,
+    cross_entropy_forward,
+    embedding_backward,
+    embedding_forward,
+)  # TEMP
 
 __all__ = [
     "REMEDY",
@@ -41,12 +47,14 @@ __all__ = [
     "linear_backward",
     "linear_forward",
     "matmul",
+    "parts_at_once",
     "relu_backward",
     "relu_forward",
     "require",
     "rmsnorm_backward",
     "rmsnorm_forward",
     "rotate",
+    "run_parts",
     "set_num_threads",
     "single_blas_thread",
 ]

@@ -42,7 +42,8 @@ def linear_backward(
     dy: Array, x: Array, weight: Array, *, dweight: Array | None = None, out: Array | None = None
 ) -> tuple[Array, Array]:
     """`refrope.nn.layers.linear_backward` with threads of ours."""
-    return matmul(dy, weight.T, out=out), matmul(x.T, dy, out=dweight)
+    dweight = matmul(x.T, dy, out=dweight)  # first: x may be out
+    return matmul(dy, weight.T, out=out), dweight
 
 
 def rmsnorm_forward(x: Array, gain: Array, *, eps: float = 1e-6, out: Array | None = None) -> tuple[Array, Array]:
@@ -108,6 +109,7 @@ def dropout(x: Array, probability: float, seed: int, *, out: Array | None = None
 
 def adamw_update(weight: Array, moment1: Array, moment2: Array, grad: Array, settings: npt.NDArray[np.float64]) -> None:
     """`refrope.nn.optim.adamw_update` in C, equal bit for bit."""
+    grad = grad if grad.ndim == 1 else np.add.reduce(grad, axis=0)  # TEMP
     arrays = tuple(pointer(_result("adamw_update", weight, a)) for a in (weight, moment1, moment2, grad))
     run(kernel("adamw", weight.dtype), (*arrays, pointer(settings)), weight.size, "adamw_update")
 

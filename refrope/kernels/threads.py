@@ -8,16 +8,21 @@ bits for any number of threads.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import lru_cache
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 _num_threads: int | None = None
 _pool: ThreadPoolExecutor | None = None
 _blas_is_single = False
+_thread = threading.local()  # .whole is True in a thread that works on a part of its own
 
 
 def available_cores() -> int:
@@ -95,14 +100,60 @@ def blas_is_single() -> bool:
 
 
 def run_ranges(task: Callable[[int, int], int], count: int) -> list[int]:
-    """Call ``task(first, last)`` on consecutive ranges that cover [0, count), one a thread; their return values."""
-    threads = min(get_num_threads(), count)
+    """Call ``task(first, last)`` on consecutive ranges that cover [0, count), one a thread; their return values.
+
+    Inside `run_parts` all of it is one range, on the thread that asks.
+    """
+    threads = 1 if getattr(_thread, "whole", False) else min(get_num_threads(), count)
     if threads <= 1:
         return [task(0, count)]
     bounds = [count * i // threads for i in range(threads + 1)]
-    ranges = list(pairwise(bounds))
-    futures = [_get_pool(threads - 1).submit(task, *r) for r in ranges[1:]]
-    first = task(*ranges[0])  # the calling thread works too
+    return _together([partial(task, *r) for r in pairwise(bounds)])
+
+
+def run_parts(task: Callable[[int, int], Result], count: int) -> list[Result]:
+    """``[task(worker, part) for part in range(count)]``, whole parts spread over the threads.
+
+    A part is work of many calls, such as the way of some sequences through a model. The kernels and matrix products in
+    it stay on its thread, so that its result does not depend on the number of threads. Two tasks that run at the same
+    time have different workers, 0 <= worker < `parts_at_once`.
+    """
+    workers = min(parts_at_once(), count)
+    waiting: SimpleQueue[int] = SimpleQueue()
+    for part in range(count):
+        waiting.put(part)
+    results: dict[int, Result] = {}
+
+    def work(worker: int) -> None:
+        _thread.whole = True
+        try:
+            while not waiting.empty():
+                with suppress(Empty):  # another worker may have taken the last one
+                    part = waiting.get_nowait()
+                    results[part] = task(worker, part)
+        finally:
+            _thread.whole = False
+
+    with single_blas_thread():
+        _together([partial(work, worker) for worker in range(workers)])
+    return [results[part] for part in range(count)]
+
+
+def parts_at_once() -> int:
+    """How many parts `run_parts` works on at the same time: the number of threads.
+
+    One where threadpoolctl is missing: products at the same time, each on all of BLAS's threads, wait for each other.
+    """
+    return get_num_threads() if _blas_controller() is not None else 1
+
+
+def _together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
+    """The results of all tasks, run at the same time; an error of one is raised when none runs any more."""
+    futures = [_get_pool(len(tasks) - 1).submit(task) for task in tasks[1:]]
+    try:
+        first = tasks[0]()  # the calling thread works too
+    finally:
+        wait(futures)
     return [first, *(future.result() for future in futures)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from types import ModuleType
 
 from refrope import kernels, rotary
@@ -15,7 +14,6 @@ BACKENDS = ("c", "numpy")
 class NumpyOps:
     """The readable twins of what `refrope.kernels` offers, under one roof."""
 
-    single_blas_thread = staticmethod(nullcontext)  # its products are BLAS's own business
     rotate = staticmethod(rotary.rotate)
     attention_forward = staticmethod(attention.attention_forward)
     attention_backward = staticmethod(attention.attention_backward)
@@ -26,6 +24,10 @@ class NumpyOps:
     rmsnorm_backward = staticmethod(layers.rmsnorm_backward)
     relu_forward = staticmethod(layers.relu_forward)
     relu_backward = staticmethod(layers.relu_backward)
+    cross_entropy_forward = staticmethod(layers.cross_entropy_forward)
+    cross_entropy_backward = staticmethod(layers.cross_entropy_backward)
+    embedding_forward = staticmethod(layers.embedding_forward)
+    embedding_backward = staticmethod(layers.embedding_backward)
     dropout = staticmethod(dropout.dropout)
     adamw_update = staticmethod(optim.adamw_update)
 

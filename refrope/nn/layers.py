@@ -29,8 +29,9 @@ def linear_forward(x: Array, weight: Array, *, out: Array | None = None) -> Arra
 def linear_backward(
     dy: Array, x: Array, weight: Array, *, dweight: Array | None = None, out: Array | None = None
 ) -> tuple[Array, Array]:
-    """``dx = dy W^T`` and ``dW = x^T dy``: (N, in), (in, out)."""
-    return np.matmul(dy, weight.T, out=out), np.matmul(x.T, dy, out=dweight)
+    """``dx = dy W^T`` and ``dW = x^T dy``: (N, in), (in, out). `out` may be `x`."""
+    dweight = np.matmul(x.T, dy, out=dweight)
+    return np.matmul(dy, weight.T, out=out), dweight
 
 
 def rmsnorm_forward(x: Array, gain: Array, *, eps: float = 1e-6, out: Array | None = None) -> tuple[Array, Array]:
@@ -97,7 +98,9 @@ def relu_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     return dx
 
 
-def cross_entropy_forward(logits: Array, targets: Array, weights: Array) -> tuple[float, Array]:
+def cross_entropy_forward(
+    logits: Array, targets: Array, weights: Array, *, total: float | None = None
+) -> tuple[float, Array]:
     """Weighted mean of ``-log softmax(logits)[target]``.
 
     Parameters
@@ -114,14 +117,16 @@ def cross_entropy_forward(logits: Array, targets: Array, weights: Array) -> tupl
     sums = probabilities.sum(axis=1, keepdims=True)
     log_likelihood = shifted[np.arange(len(targets)), targets] - np.log(sums[:, 0])
     probabilities /= sums
-    loss = -float(np.dot(log_likelihood.astype(np.float64), weights) / weights.sum(dtype=np.float64))
+    loss = -float(np.dot(log_likelihood.astype(np.float64), weights) / (total or weights.sum(dtype=np.float64)))
     return loss, probabilities
 
 
-def cross_entropy_backward(probabilities: Array, targets: Array, weights: Array) -> Array:
+def cross_entropy_backward(
+    probabilities: Array, targets: Array, weights: Array, *, total: float | None = None
+) -> Array:
     """``(softmax - one-hot) weight / sum of weights``, (N, V); overwrites `probabilities` and returns it."""
     probabilities[np.arange(len(targets)), targets] -= 1
-    probabilities *= (weights / weights.sum(dtype=np.float64)).astype(probabilities.dtype)[:, None]
+    probabilities *= (weights / (total or weights.sum(dtype=np.float64))).astype(probabilities.dtype)[:, None]
     return probabilities
 
 

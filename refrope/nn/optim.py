@@ -80,11 +80,18 @@ class AdamW:
     step: int = 0
     moment1: Array = field(init=False)
     moment2: Array = field(init=False)
+    _gradients: Array | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Start with zero moments."""
         self.moment1 = np.zeros(self.size, self.dtype)
         self.moment2 = np.zeros(self.size, self.dtype)
+
+    def gradients(self, parts: int) -> Array:
+        """Memory for the gradients of the parts of a batch: (parts, size), the same at every step."""
+        if self._gradients is None or len(self._gradients) < parts:
+            self._gradients = np.empty((parts, self.size), self.dtype)
+        return self._gradients[:parts]
 
     def settings(self, learning_rate: float, beta1: float) -> npt.NDArray[np.float64]:
         """Count one step; the eight numbers that `adamw_update` takes for it."""

@@ -1,0 +1,100 @@
+"""Sizes of a model, its weights by name, and how they start."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refrope.errors import check_integer, check_number
+from refrope.nn.dropout import drop_threshold
+from refrope.randomness import bit_source, normal_numbers
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes and constants of a model; the defaults are those of preset tiny.
+
+    `softmax_scale` multiplies the attention scores: 1.0 is T5's, which starts the queries smaller instead
+    (Raffel et al. 2020, arXiv:1910.10683); None is 1 / sqrt(head_dim).
+    """
+
+    vocabulary: int = 18
+    d_model: int = 128
+    heads: int = 2
+    head_dim: int = 64
+    d_ff: int = 512
+    layers: int = 2
+    dropout: float = 0.0
+    eps: float = 1e-6
+    softmax_scale: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        for name in ("vocabulary", "d_model", "heads", "head_dim", "d_ff", "layers"):
+            check_integer("TransformerConfig", name, getattr(self, name), 1)
+        if self.head_dim % 2:
+            raise ValueError(f"TransformerConfig: head_dim is {self.head_dim}, expected an even number")
+        drop_threshold(self.dropout)
+        check_number("TransformerConfig", "eps", self.eps, "a number >= 0", 0.0)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every weight, in the order in which they lie in memory."""
+        inner = self.heads * self.head_dim
+        shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocabulary, self.d_model)}
+        for i in range(self.layers):
+            shapes |= {
+                f"layers.{i}.attention.gain": (self.d_model,),
+                f"layers.{i}.attention.qkv": (self.d_model, 3 * inner),
+                f"layers.{i}.attention.out": (inner, self.d_model),
+                f"layers.{i}.feed_forward.gain": (self.d_model,),
+                f"layers.{i}.feed_forward.in": (self.d_model, self.d_ff),
+                f"layers.{i}.feed_forward.out": (self.d_ff, self.d_model),
+            }
+        return shapes | {"final.gain": (self.d_model,)}
+
+    def size(self) -> int:
+        """Number of weights."""
+        return sum(math.prod(shape) for shape in self.shapes().values())
+
+    def views(self, flat: Array) -> dict[str, Array]:
+        """The weights by name, as views into a flat array of all of them."""
+        views, start = {}, 0
+        for name, shape in self.shapes().items():
+            end = start + math.prod(shape)
+            views[name] = flat[start:end].reshape(shape)
+            start = end
+        return views
+
+
+def initial_weights(config: TransformerConfig, seed: int, dtype: npt.DTypeLike) -> Array:
+    """T5's normal distributions (Raffel et al. 2020, arXiv:1910.10683, and its released code); gains are 1.
+
+    Returns
+    -------
+    (config.size(),) of `dtype`, in the order of `config.shapes()`
+    """
+    flat = np.empty(config.size(), dtype)
+    source = bit_source(seed, "weights")
+    inner = config.heads * config.head_dim
+    # q is smaller by sqrt(head_dim) where that stands in for a missing 1 / sqrt(head_dim) of the scores.
+    query = (config.d_model * (config.head_dim if config.softmax_scale == 1.0 else 1)) ** -0.5
+    deviations: dict[str, Any] = {
+        "embedding": 1.0,
+        "attention.qkv": np.repeat([query, config.d_model**-0.5, config.d_model**-0.5], inner),
+        "attention.out": inner**-0.5,
+        "feed_forward.in": config.d_model**-0.5,
+        "feed_forward.out": config.d_ff**-0.5,
+    }
+    for name, weight in config.views(flat).items():
+        kind = name.split(".", 2)[-1]  # layers.0.attention.out -> attention.out
+        if kind.endswith("gain"):
+            weight[...] = 1
+        else:
+            weight[...] = normal_numbers(source, weight.size).reshape(weight.shape) * deviations[kind]
+    return flat

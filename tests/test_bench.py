@@ -1,0 +1,73 @@
+"""The benchmark: what it compares, that it checks before it times, and what it writes. Never how fast."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import BACKENDS
+
+from refrope import TransformerConfig, cli, kernels
+from refrope.bench import cases, command, kernel_cases, step_cases
+from refrope.bench.timing import interleaved
+
+pytestmark = pytest.mark.skipif("c" not in BACKENDS, reason="the C kernels are not built")
+
+
+def test_tasks_take_turns_and_the_second_run_of_each_counts():
+    order = []
+    tasks = {name: lambda name=name: order.append(name) for name in "ab"}
+    times = interleaved(tasks, 3)
+    assert "".join(order) == "aabb" * 4
+    assert set(times) == {"a", "b"}
+    assert all(0 <= t.low <= t.median <= t.high for t in times.values())
+
+
+def test_a_wrong_result_is_an_error_and_nothing_is_timed(monkeypatch, capsys):
+    def never():
+        raise AssertionError("timed")
+
+    wrong = [cases.Case("wrong", never, check=lambda: error, bound=1e-6) for error in (1e-5, float("nan"))]
+    for case in wrong:
+        monkeypatch.setattr(command, "_cases", lambda *_, case=case: [case])
+        assert cli.main(["bench", "--only", "layers"]) == 1
+        assert re.search(r"bench: wrong: error (1e-05|nan), expected at most 1e-06", capsys.readouterr().err)
+
+
+def test_a_broken_kernel_is_noticed(monkeypatch):
+    right = kernels.relu_forward
+    monkeypatch.setattr(kernels, "relu_forward", lambda x, out=None: right(x, out=out) + np.float32(1e-3))
+    broken = [case for case in kernel_cases.layer_cases(torch=False) if case.name.startswith("ReLU forward")]
+    with pytest.raises(cases.CheckError, match="ReLU forward"):
+        cases.check(broken[0])
+
+
+def test_every_kernel_case_is_right():
+    for case in kernel_cases.layer_cases(torch=False) + kernel_cases.attention_cases(torch=False, long=False):
+        assert cases.check(case) <= case.bound, case.name
+        assert case.work > 0
+
+
+def test_steps_are_compared_with_their_products_and_written_as_json(capsys, tmp_path):
+    file = tmp_path / "bench.json"
+    assert cli.main(["bench", "--only", "steps,memory", "--repeats", "1", "--json", str(file)]) == 0
+    said = capsys.readouterr().out
+    for words in ("own matrix products", "tiny: step, no dropout", "tiny: step, dropout 0.1", "Resonance RoPE"):
+        assert words in said
+    numbers = re.search(r"Tables for 256 positions.*RoPE (\d+) bytes, Resonance RoPE (\d+) bytes", said)
+    assert numbers[1] == numbers[2] == str(2 * 256 * 32 * 4)  # Resonance's tables are no larger
+    report = json.loads(file.read_text())
+    assert report["machine"]["cpu"]
+    step = report["cases"][0]
+    assert step["rate"] == pytest.approx(step["work"] / step["seconds"]["median"] / 1e9)
+    assert step["floor"]["ratio"] == pytest.approx(step["seconds"]["median"] / step["floor"]["seconds"]["median"])
+    memory = report["memory"]["tiny"]
+    assert memory["peak"] <= 1.2 * memory["activations"]
+
+
+def test_flops_and_activations_are_those_of_the_sizes():
+    config = TransformerConfig(vocabulary=11, d_model=10, heads=3, head_dim=6, d_ff=14, layers=2)
+    weights = 2 * (10 * 54 + 18 * 10 + 2 * 10 * 14) + 10 * 11
+    assert step_cases.products_flops(config, rows=7) == 6 * 7 * weights
+    layer = 10 + 10 + 1 + 54 + 18 + 3 + 10 + 10 + 1 + 14  # x n 1/rms qkv o lse, x n 1/rms h
+    assert step_cases.activation_bytes(config, rows=7) == 4 * 7 * (2 * layer + 10 + 10 + 1 + 11)
