@@ -11,11 +11,12 @@
 #include "rr_random.h"
 
 enum {
-    RR_ROWS = 8,      /* rows of a register tile */
-    RR_PANEL = 64,    /* queries that go through softmax together */
-    RR_KEYS = 64,     /* keys that do */
-    RR_QUERIES = 512, /* queries for which a block of keys is packed once */
-    RR_PAD = 16       /* packed rows and features fill multiples of this: the lanes of the widest vector */
+    RR_PANEL = 64,                /* queries that go through softmax together */
+    RR_KEYS = 64,                 /* keys that do */
+    RR_QUERIES = 512,             /* queries for which a block of keys is packed once */
+    RR_FEW = 4,                   /* queries that are not worth the packing of keys */
+    RR_PAD = 16,                  /* packed rows and features fill multiples of this: the lanes of the widest vector */
+    RR_LINE = RR_PANEL + RR_PAD   /* from a key's scores to the next one's */
 };
 
 typedef struct {
@@ -23,14 +24,17 @@ typedef struct {
     const ptrdiff_t *strides;
 } rr_array;
 
-/* A call: forward reads q, k, v and writes out, lse; backward reads these and dout and writes dq, dk, dv. */
+typedef rr_array rr_bias; /* with four strides; no data: there is none */
+
+/* A call: forward reads q, k, v, bias and writes out, lse; backward reads these and dout and writes the gradients. */
 typedef struct {
     rr_array q, k, v, out, dout, dq, dk, dv;
+    rr_bias bias, dbias;
     void *lse, *scratch;
-    ptrdiff_t heads, n_q, n_k, d;
+    ptrdiff_t heads, kv_heads, n_q, n_k, d;
     double scale;
     int causal;
-    uint32_t threshold;
+    uint32_t threshold, first_slice;
     uint64_t seed;
 } rr_attention;
 
@@ -57,6 +61,24 @@ RR_INLINE ptrdiff_t rr_offset(const rr_array *array, ptrdiff_t heads, ptrdiff_t 
     return s / heads * array->strides[0] + s % heads * array->strides[1];
 }
 
+/* Where the slice of keys or values begins that slice s of the queries uses. */
+RR_INLINE ptrdiff_t rr_kv_offset(const rr_attention *call, const rr_array *array, ptrdiff_t s)
+{
+    return rr_offset(array, call->kv_heads, s / (call->heads / call->kv_heads));
+}
+
+/* Where the bias of query i and key j of slice s lies. */
+RR_INLINE ptrdiff_t rr_bias_offset(const rr_attention *call, const rr_bias *bias, ptrdiff_t s, ptrdiff_t i, ptrdiff_t j)
+{
+    return rr_offset(bias, call->heads, s) + i * bias->strides[2] + j * bias->strides[3];
+}
+
+/* The first column of a panel that sees key j, where column 0 sees keys 0 .. limit. */
+RR_INLINE ptrdiff_t rr_first_column(ptrdiff_t limit, ptrdiff_t j)
+{
+    return j <= limit ? 0 : j - limit;
+}
+
 /* How many of a block's `keys` keys column c of a panel sees, where column 0 sees keys 0 .. limit. */
 RR_INLINE ptrdiff_t rr_seen(ptrdiff_t limit, ptrdiff_t c, ptrdiff_t keys)
 {
@@ -64,12 +86,13 @@ RR_INLINE ptrdiff_t rr_seen(ptrdiff_t limit, ptrdiff_t c, ptrdiff_t keys)
     return n < 0 ? 0 : rr_least(keys, n);
 }
 
-/* Whether the sizes make sense: causal attention needs a key for each query, dropout 32-bit counters. */
+/* Whether the sizes make sense: causal attention needs a key for each query, dropout 32-bit numbers and counters. */
 RR_INLINE int rr_fits(const rr_attention *call, ptrdiff_t first, ptrdiff_t last)
 {
-    if (call->heads < 1 || call->d < 1 || call->n_q < 0 || call->n_k < (call->n_q > 0)) return 0;
+    if (call->heads < 1 || call->kv_heads < 1 || call->heads % call->kv_heads) return 0;
+    if (call->d < 1 || call->n_q < 0 || call->n_k < (call->n_q > 0)) return 0;
     if (call->causal && call->n_q > call->n_k) return 0;
-    if (first < 0 || (uint64_t)last > UINT32_MAX) return 0;
+    if (first < 0 || (uint64_t)last > UINT32_MAX + (uint64_t)1 - call->first_slice) return 0;
     return !call->threshold || !call->n_q || (uint64_t)call->n_k <= UINT32_MAX / (uint64_t)call->n_q;
 }
 
@@ -115,12 +138,12 @@ RR_INLINE int rr_fits(const rr_attention *call, ptrdiff_t first, ptrdiff_t last)
 
 /*
  * rr_attention_scratch - elements of the scratch buffer that one call needs; independent of the number of keys, and of
- * the number of queries beyond RR_QUERIES. The sums repeat the layouts in forward_slice and backward_slice; 64 elements
+ * the number of queries beyond RR_QUERIES. The sums repeat the layouts in forward_slice (forward_few needs less) and backward_slice; 64 elements
  * leave room to align the first.
  */
 ptrdiff_t rr_attention_scratch(ptrdiff_t n_q, ptrdiff_t d, int backward)
 {
     const ptrdiff_t rows = rr_query_block(n_q), width = rr_padded(d);
-    return backward ? rows * (5 * width + 2) + RR_KEYS * (4 * width + 3 * RR_PANEL) + 64
-                    : rows * (2 * width + 3) + RR_KEYS * (2 * width + 2 * RR_PANEL) + 64;
+    return backward ? rows * (5 * width + 2) + RR_KEYS * (4 * width + 3 * RR_LINE) + RR_PAD + 64
+                    : rows * (2 * width + 3) + RR_KEYS * (2 * width + 2 * RR_LINE) + 64;
 }

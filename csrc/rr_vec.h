@@ -58,6 +58,7 @@
 #if RR_VEC_BYTES > 0
 #define LANES (RR_VEC_BYTES / (RR_BITS / 8))
 typedef REAL VEC __attribute__((vector_size(RR_VEC_BYTES), may_alias));
+typedef REAL RR(anywhere) __attribute__((vector_size(RR_VEC_BYTES), may_alias, aligned(RR_BITS / 8)));
 typedef UINT UVEC __attribute__((vector_size(RR_VEC_BYTES)));
 typedef INT IVEC __attribute__((vector_size(RR_VEC_BYTES)));
 #define RR_BITS_OF(x) ((UVEC)(x))
@@ -67,6 +68,7 @@ typedef INT IVEC __attribute__((vector_size(RR_VEC_BYTES)));
 #else
 #define LANES 1
 typedef REAL VEC;
+typedef REAL RR(anywhere);
 typedef UINT UVEC;
 typedef INT IVEC;
 RR_INLINE UINT RR(bits_of)(REAL x)
@@ -94,6 +96,17 @@ RR_INLINE RR_TARGET VEC RR(load)(const REAL *x)
 RR_INLINE RR_TARGET void RR(store)(REAL *x, VEC y)
 {
     *(VEC *)x = y;
+}
+
+/* The same at addresses that are multiples of no more than an element. */
+RR_INLINE RR_TARGET VEC RR(load_anywhere)(const REAL *x)
+{
+    return *(const RR(anywhere) *)x;
+}
+
+RR_INLINE RR_TARGET void RR(store_anywhere)(REAL *x, VEC y)
+{
+    *(RR(anywhere) *)x = y;
 }
 
 RR_INLINE RR_TARGET VEC RR(set)(REAL x)

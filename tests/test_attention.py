@@ -376,13 +376,14 @@ def misfits():
     q, k, v, _ = inputs(5, 5, 7, np.float32)
     out, lse = q.copy(), q[..., 0].copy()
     fit, any_q = "to fit", "expected float32 or float64 (B, H, T_q, D) with D >= 1"
+    any_k = "expected float32(2, H_kv, T_k, 7) with 3 a multiple of H_kv"
     forward = [
         ((q, k, v[..., :6].astype("f8")), {}, f"v is float64(2, 3, 5, 6), expected float32(2, 3, 5, 7) {fit} k"),
         ((q[0], k, v), {}, f"q is float32(3, 5, 7), {any_q}"),
         ((q.astype("f2"), k, v), {}, f"q is float16(2, 3, 5, 7), {any_q}"),
         ((q[..., :0], k, v), {}, f"q is float32(2, 3, 5, 0), {any_q}"),
         (([1.0], k, v), {}, f"q is [1.0], {any_q}"),
-        ((q, k[:, :2], v), {}, f"k is float32(2, 2, 5, 7), expected float32(2, 3, T_k, 7) {fit} q"),
+        ((q, k[:, :2], v), {}, f"k is float32(2, 2, 5, 7), {any_k} {fit} q"),
         ((q, k[:, :, :4], v), {}, "k is float32(2, 3, 4, 7), expected T_k >= 5 (causal: as many keys as queries)"),
         ((q, k[:, :, :0], v), {"causal": False}, "k is float32(2, 3, 0, 7), expected T_k >= 1"),
         ((q, k, v), {"out": out[..., :6]}, f"out is float32(2, 3, 5, 6), expected float32(2, 3, 5, 7) {fit} q"),

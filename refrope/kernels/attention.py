@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from refrope.kernels._call import Array, element_strides, kernel, pointer, run
 from refrope.kernels._native_loader import native
-from refrope.nn.attention import check_attention
+from refrope.nn.attention_checks import Settings, check_attention
 
 
 def attention_forward(
@@ -21,17 +21,25 @@ def attention_forward(
     scale: float | None = None,
     dropout: float = 0.0,
     seed: int = 0,
+    first_slice: int = 0,
+    bias: Array | None = None,
     out: Array | None = None,
 ) -> tuple[Array, Array]:
     """`refrope.nn.attention.attention_forward` in C: same arguments, same errors, the same dropout mask.
 
-    Arrays whose features lie next to each other are read and written where they are, whatever their other strides.
+    Arrays whose features lie next to each other are read and written where they are, whatever their other strides, and
+    `bias` always is; nothing is read where it has the entries of masked pairs. A call with a handful of queries, as in
+    generation from cached keys and values, takes the time of reading these from memory once.
     """
-    scale, threshold = check_attention("attention_forward", q, k, v, causal, scale, dropout, seed, out=out)
+    settings = check_attention("attention_forward", q, k, v, causal, scale, dropout, seed, first_slice, bias, out=out)
     if out is None:
         out = np.empty_like(q)
     lse = np.empty(q.shape[:3], q.dtype)
-    _run("attention_forward", [q, k, v], [], [out], lse, (scale, causal, threshold, seed))
+
+    def arguments(inputs: list[Array], targets: list[Array]) -> list[Any]:
+        return [*_views(inputs), *_bias_view(settings.bias), *_views(targets), pointer(lse)]
+
+    _run("attention_forward", [q, k, v], [out], arguments, settings, (causal, seed, first_slice))
     return out, lse
 
 
@@ -47,39 +55,57 @@ def attention_backward(
     scale: float | None = None,
     dropout: float = 0.0,
     seed: int = 0,
+    first_slice: int = 0,
+    bias: Array | None = None,
+    dbias: Array | None = None,
     grads: tuple[Array, Array, Array] | None = None,
 ) -> tuple[Array, Array, Array]:
     """`refrope.nn.attention.attention_backward` in C: same arguments, same errors, the same dropout mask."""
-    scale, threshold = check_attention(
-        "attention_backward", q, k, v, causal, scale, dropout, seed, dout=dout, out=out, lse=lse, grads=grads
-    )
+    settings = check_attention(
+        "attention_backward", q, k, v, causal, scale, dropout, seed, first_slice, bias,
+        dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
+    )  # fmt: skip
     if grads is None:
         grads = (np.empty_like(q), np.empty_like(k), np.empty_like(v))
     lse = np.ascontiguousarray(lse)
-    _run("attention_backward", [q, k, v], [dout, out], list(grads), lse, (scale, causal, threshold, seed))
+
+    def arguments(inputs: list[Array], targets: list[Array]) -> list[Any]:
+        read = [*_views(inputs[:3]), *_bias_view(settings.bias), *_views(inputs[3:]), pointer(lse)]
+        return [*read, *_views(targets), *_bias_view(dbias)]
+
+    _run("attention_backward", [q, k, v, dout, out], list(grads), arguments, settings, (causal, seed, first_slice))
     return grads
 
 
 def _run(
-    name: str, qkv: list[Array], others: list[Array], results: list[Array], lse: Array, settings: Sequence[Any]
+    name: str,
+    inputs: list[Array],
+    results: list[Array],
+    arguments: Callable[[list[Array], list[Array]], list[Any]],
+    settings: Settings,
+    options: tuple[bool, int, int],
 ) -> None:
-    """Call the kernel over all slices, each thread with a scratch buffer of its own."""
-    q, k = qkv[:2]
+    """Call the kernel over all slices, each thread with a scratch buffer of its own.
+
+    Forward spreads the slices of queries, backward those of keys, whose gradients are sums over a group of heads.
+    """
+    q, k = inputs[:2]
+    causal, seed, first_slice = options
     batch, heads, n_q, d = q.shape
+    kv_heads, n_k = k.shape[1:3]
     function = kernel(name, q.dtype)
-    inputs = [x if _usable(x) else np.ascontiguousarray(x) for x in (*qkv, *others)]
+    inputs = [x if _usable(x) else np.ascontiguousarray(x) for x in inputs]
     targets = [y if _usable(y) else np.empty(y.shape, y.dtype) for y in results]
-    if others:  # backward reads lse, then writes the gradients
-        arguments = [*_views(inputs), pointer(lse), *_views(targets)]
-    else:
-        arguments = [*_views(inputs), *_views(targets), pointer(lse)]
-    scratch_size = native()[1].rr_attention_scratch(n_q, d, len(others))
+    pointers = arguments(inputs, targets)
+    sizes = (heads, kv_heads, n_q, n_k, d, settings.scale, causal, settings.threshold, seed, first_slice)
+    backward = len(results) > 1
+    scratch_size = native()[1].rr_attention_scratch(n_q, d, backward)
 
     def task(first: int, last: int) -> int:
         scratch = np.empty(scratch_size, q.dtype)
-        return function(*arguments, pointer(scratch), heads, n_q, k.shape[2], d, *settings, first, last)
+        return function(*pointers, pointer(scratch), *sizes, first, last)
 
-    run(task, (), batch * heads, name)
+    run(task, (), batch * (kv_heads if backward else heads), name)
     for result, target in zip(results, targets, strict=True):
         if target is not result:
             result[...] = target
@@ -93,3 +119,10 @@ def _usable(array: Array) -> bool:
 
 def _views(arrays: list[Array]) -> list[Any]:
     return [item for array in arrays for item in (pointer(array), element_strides(array))]
+
+
+def _bias_view(array: Array | None) -> list[Any]:
+    """Pointer and all four strides of a bias or its gradient; a null pointer where there is none."""
+    if array is None:
+        return [native()[0].NULL, [0, 0, 0, 0]]
+    return [pointer(array), [stride // array.itemsize for stride in array.strides]]

@@ -1,4 +1,4 @@
-"""Softmax attention with a causal mask and dropout on its weights, forward directly followed by backward.
+"""Softmax attention with a causal mask, a bias and dropout on its weights, forward directly followed by backward.
 
 The scores of all pairs stand in memory here, which makes the formulas plain. The C twin computes the same in tiles and
 keeps none of them.
@@ -6,17 +6,16 @@ keeps none of them.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refrope.errors import check_integer, check_number, describe
-from refrope.nn.dropout import drop_threshold, keep_scale, random_bits
+from refrope.errors import describe
+from refrope.nn.attention_checks import check_attention
+from refrope.nn.dropout import keep_scale, random_bits
 
 Array = npt.NDArray[Any]
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def attention_forward(
@@ -28,14 +27,17 @@ def attention_forward(
     scale: float | None = None,
     dropout: float = 0.0,
     seed: int = 0,
+    first_slice: int = 0,
+    bias: Array | None = None,
     out: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Mix the values of all keys that a query sees: ``out = dropout(softmax(scale q k^T)) v``.
+    """Mix the values of all keys that a query sees: ``out = dropout(softmax(scale q k^T + bias)) v``.
 
     Parameters
     ----------
     q : (B, H, T_q, D) float32 or float64
-    k, v : (B, H, T_k, D), dtype of `q`
+    k, v : (B, H_kv, T_k, D), dtype of `q`, H a multiple of H_kv
+        Query head h uses head h // (H / H_kv) of the keys and values (grouped queries).
     causal : bool
         Query i sees the keys j <= i + T_k - T_q: the last query sees all of them. Needs T_q <= T_k.
     scale : float, optional
@@ -43,7 +45,12 @@ def attention_forward(
     dropout : float in [0, 1)
         The chance that a weight is zeroed; the others are multiplied by 1 / (1 - dropout). Not 0: T_q T_k < 2^32.
     seed : int in [0, 2^64)
-        Which weights: a function of (seed, b H + h, i T_k + j) alone.
+        Which weights: a function of (seed, first_slice + b H + h, i T_k + j) alone.
+    first_slice : int in [0, 2^32 - B H]
+        The number of slices (b, h) before these: a batch worked on in parts has the masks of the whole.
+    bias : array of the dtype of `q` that broadcasts to (B, H, T_q, T_k), optional
+        Added to the scaled scores. Any strides: 0, negative, or a table by distance (`distance_bias`). What a masked
+        pair has for an entry does not matter.
     out : array like `q`, optional
         Where to write the result; any strides, no overlap with the inputs.
 
@@ -64,20 +71,23 @@ def attention_forward(
 
     References
     ----------
-    Vaswani et al. 2017, arXiv:1706.03762, Eq. 1. C twin: rr_attention_forward_f32 in csrc/attention.c.
+    Vaswani et al. 2017, arXiv:1706.03762, Eq. 1; Ainslie et al. 2023, arXiv:2305.13245 (grouped queries).
+    C twin: rr_attention_forward_f32 in csrc/attention_entry.h.
     """
-    scale, threshold = check_attention("attention_forward", q, k, v, causal, scale, dropout, seed, out=out)
+    scale, threshold, bias = check_attention(
+        "attention_forward", q, k, v, causal, scale, dropout, seed, first_slice, bias, out=out
+    )
     if out is None:
         out = np.empty_like(q)
-    scores = _scores(q, k, scale, causal)
+    scores = _scores(q, k, scale, causal, bias)
     top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
     weights = np.exp(scores - top)
     total = weights.sum(axis=-1, keepdims=True)
     weights /= total
     lse = (top + np.log(total))[..., 0]
     if threshold:
-        weights *= _dropout_factors(weights, threshold, seed)
-    np.matmul(weights, v, out=out)
+        weights *= _dropout_factors(weights, threshold, seed, first_slice)
+    np.matmul(_grouped(weights, k), v[:, :, None], out=_grouped(out, k))
     return out, lse
 
 
@@ -93,15 +103,23 @@ def attention_backward(
     scale: float | None = None,
     dropout: float = 0.0,
     seed: int = 0,
+    first_slice: int = 0,
+    bias: Array | None = None,
+    dbias: Array | None = None,
     grads: tuple[Array, Array, Array] | None = None,
 ) -> tuple[Array, Array, Array]:
-    """The gradients of q, k and v, given that of `out`.
+    """The gradients of q, k, v and `bias`, given that of `out`.
 
     Parameters
     ----------
     dout : (B, H, T_q, D), dtype of `q`
-    q, k, v, causal, scale, dropout, seed : as in the forward call
+    q, k, v, causal, scale, dropout, seed, first_slice, bias : as in the forward call
     out, lse : what the forward call returned
+    dbias : (B, H, T_q, T_k), dtype of `q`, optional
+        The gradient of each score that is not masked is added to its entry, through whatever strides the array has.
+        Entries of one slice (b, h) may share memory, as in the view that `distance_bias` returns: it then collects
+        their sum. Two slices must not: summing over what `bias` was broadcast from is the caller's. Nothing happens to
+        entries of masked pairs. Without `dbias`, no gradient of `bias` is computed.
     grads : (dq, dk, dv), optional
         Where to write the result; any strides, no overlap with the inputs.
 
@@ -117,100 +135,119 @@ def attention_backward(
     References
     ----------
     Dao et al. 2022, arXiv:2205.14135, Appendix B.2: the sum of dweights * weights over the keys is dout . out.
-    C twin: rr_attention_backward_f32 in csrc/attention.c.
+    C twin: rr_attention_backward_f32 in csrc/attention_entry.h.
     """
-    scale, threshold = check_attention(
-        "attention_backward", q, k, v, causal, scale, dropout, seed, dout=dout, out=out, lse=lse, grads=grads
-    )
+    scale, threshold, bias = check_attention(
+        "attention_backward", q, k, v, causal, scale, dropout, seed, first_slice, bias,
+        dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
+    )  # fmt: skip
     dq, dk, dv = grads if grads is not None else (np.empty_like(q), np.empty_like(k), np.empty_like(v))
-    weights = np.exp(_scores(q, k, scale, causal) - lse[..., None])  # the forward pass again, without its maximum
-    dropped, dweights = weights, dout @ _swap(v)  # out = dropped @ v
+    # The forward pass again, without its maximum.
+    weights = np.exp(_scores(q, k, scale, causal, bias) - lse[..., None])
+    dropped, dweights = weights, _ungrouped(_grouped(dout, k) @ _swap(v)[:, :, None])  # out = dropped @ v
     if threshold:
-        factors = _dropout_factors(weights, threshold, seed)
+        factors = _dropout_factors(weights, threshold, seed, first_slice)
         dropped = weights * factors
         dweights *= factors  # dropped = weights * factors
-    np.matmul(_swap(dropped), dout, out=dv)  # out = dropped @ v
+    np.matmul(_swap(_grouped(dropped, k)), _grouped(dout, k)).sum(axis=2, out=dv)  # out = dropped @ v
     dscores = weights * (dweights - (dout * out).sum(axis=-1, keepdims=True))  # weights = softmax(scores)
-    dscores *= q.dtype.type(scale)  # scores = scale * q k^T
-    np.matmul(dscores, k, out=dq)  # scores = scale * q k^T
-    np.matmul(_swap(dscores), q, out=dk)  # scores = scale * q k^T
+    if dbias is not None:
+        _add_to_entries(dbias, dscores, _seen(dscores, causal))  # scores = scale * q k^T + bias
+    dscores *= q.dtype.type(scale)  # scores = scale * q k^T + bias
+    np.matmul(_grouped(dscores, k), k[:, :, None], out=_grouped(dq, k))  # scores = scale * q k^T + bias
+    np.matmul(_swap(_grouped(dscores, k)), _grouped(q, k)).sum(axis=2, out=dk)  # scores = scale * q k^T + bias
     return dq, dk, dv
 
 
-def _scores(q: Array, k: Array, scale: float, causal: bool) -> Array:
-    """Scaled products of all queries with all keys, -inf where a query does not see the key."""
-    scores = q @ _swap(k)
+def distance_bias(table: Array, n_q: int, n_k: int) -> Array:
+    """A table by distance as the bias of every pair: entry [..., i, j] is ``table[..., i + T_k - T_q - j]``.
+
+    Parameters
+    ----------
+    table : (..., T_k)
+        One number for each distance from a query back to a key, 0 to T_k - 1; the axes before it are those of heads,
+        or batch and heads.
+    n_q, n_k : int
+        T_q and T_k, T_q <= T_k.
+
+    Returns
+    -------
+    (..., T_q, T_k), dtype of `table`
+        A view of a copy of the table, with memory for T_q + T_k numbers, not T_q T_k. Keys after the query, which
+        causal attention masks, have entry 0.
+
+    Raises
+    ------
+    ValueError
+        `table` is not an array with T_k numbers on its last axis, or T_q > T_k.
+
+    Notes
+    -----
+    Made of zeros (B, H, T_k) it is a `dbias` that collects the sums by distance; they are
+    ``dbias[..., -1, ::-1]``, the last query's row, in which distances descend to 0.
+    """
+    if not isinstance(table, np.ndarray) or table.ndim < 1 or table.shape[-1] != n_k:
+        raise ValueError(f"distance_bias: table is {describe(table)}, expected (..., {n_k}) to fit n_k")
+    if not 0 <= n_q <= n_k:
+        raise ValueError(f"distance_bias: n_q is {n_q}, expected at least 0 and at most n_k = {n_k}")
+    zeros = np.zeros((*table.shape[:-1], n_q), table.dtype)  # distances -n_q to -1
+    padded = np.concatenate([zeros, table], axis=-1)
+    step = padded.itemsize
+    start = padded[..., min(n_k, padded.shape[-1] - 1) :]  # query 0, key 0: distance n_k - n_q
+    shape, strides = (*table.shape[:-1], n_q, n_k), (*padded.strides[:-1], step, -step)
+    view: Array = np.lib.stride_tricks.as_strided(start, shape, strides)
+    return view
+
+
+def _grouped(x: Array, k: Array) -> Array:
+    """(B, H, ...) as a view (B, H_kv, H / H_kv, ...): the heads that share a head of `k` stand together."""
+    kv_heads = k.shape[1]
+    return x.reshape(x.shape[0], kv_heads, x.shape[1] // max(kv_heads, 1), *x.shape[2:])
+
+
+def _ungrouped(x: Array) -> Array:
+    return x.reshape(x.shape[0], x.shape[1] * x.shape[2], *x.shape[3:])
+
+
+def _seen(scores: Array, causal: bool) -> Array:
+    """(T_q, T_k) of bool: whether the query sees the key."""
+    n_q, n_k = scores.shape[-2:]
+    return np.tri(n_q, n_k, n_k - n_q, dtype=bool) if causal else np.ones((n_q, n_k), bool)
+
+
+def _scores(q: Array, k: Array, scale: float, causal: bool, bias: Array | None) -> Array:
+    """Scaled products of all queries with all keys plus bias, -inf where a query does not see the key."""
+    scores = _ungrouped(_grouped(q, k) @ _swap(k)[:, :, None])
     scores *= q.dtype.type(scale)
+    seen = _seen(scores, causal)
+    if bias is not None:
+        np.add(scores, bias, out=scores, where=seen)
     if causal:
-        n_q, n_k = scores.shape[-2:]
-        scores[..., ~np.tri(n_q, n_k, n_k - n_q, dtype=bool)] = -np.inf
+        scores[..., ~seen] = -np.inf
     return scores
 
 
-def _dropout_factors(weights: Array, threshold: int, seed: int) -> Array:
+def _add_to_entries(dbias: Array, dscores: Array, seen: Array) -> None:
+    """``dbias[..., seen] += dscores[..., seen]``, right also where entries of a slice share memory.
+
+    NumPy's += would keep one of several numbers meant for the same place. So those are added up first, and each place
+    is written once, through one of the entries that lie there.
+    """
+    i, j = np.nonzero(seen)
+    place, first, which = np.unique(i * dbias.strides[2] + j * dbias.strides[3], return_index=True, return_inverse=True)
+    for b, h in np.ndindex(*dbias.shape[:2]):
+        sums = np.bincount(which, dscores[b, h, i, j], minlength=place.size)
+        dbias[b, h, i[first], j[first]] += sums.astype(dbias.dtype)
+
+
+def _dropout_factors(weights: Array, threshold: int, seed: int, first_slice: int) -> Array:
     """What dropout multiplies each weight by: 0 or 1 / (1 - p)."""
     batch, heads, n_q, n_k = weights.shape
     counters = np.arange(n_q * n_k, dtype=np.uint32).reshape(n_q, n_k)
-    kept = np.array([random_bits(seed, s, counters) >= threshold for s in range(batch * heads)])
+    kept = np.array([random_bits(seed, first_slice + s, counters) >= threshold for s in range(batch * heads)])
     factors: Array = kept.reshape(weights.shape) * weights.dtype.type(keep_scale(threshold))
     return factors
 
 
 def _swap(x: Array) -> Array:
     return np.swapaxes(x, -1, -2)
-
-
-def check_attention(
-    function: str,
-    q: Array,
-    k: Array,
-    v: Array,
-    causal: bool,
-    scale: float | None,
-    dropout: float,
-    seed: int,
-    *,
-    dout: Array | None = None,
-    out: Array | None = None,
-    lse: Array | None = None,
-    grads: tuple[Array, Array, Array] | None = None,
-) -> tuple[float, int]:
-    """Refuse what does not fit; the softmax scale in force and the dropout threshold."""
-    if not isinstance(q, np.ndarray) or q.ndim != 4 or q.dtype not in _DTYPES or q.shape[-1] < 1:
-        raise ValueError(f"{function}: q is {describe(q)}, expected float32 or float64 (B, H, T_q, D) with D >= 1")
-    batch, heads, n_q, d = q.shape
-    k_fits = isinstance(k, np.ndarray) and k.ndim == 4 and k.dtype == q.dtype
-    if not k_fits or (*k.shape[:2], k.shape[3]) != (batch, heads, d):
-        raise ValueError(f"{function}: k is {describe(k)}, expected {q.dtype}({batch}, {heads}, T_k, {d}) to fit q")
-    n_k = k.shape[2]
-    if n_k < (n_q if causal else min(n_q, 1)):
-        least = f"{n_q} (causal: as many keys as queries)" if causal else "1"
-        raise ValueError(f"{function}: k is {describe(k)}, expected T_k >= {least}")
-    _check_like(function, "v", v, k.shape, q.dtype, "k")
-    for name, array in (("dout", dout), ("out", out)):
-        if array is not None:
-            _check_like(function, name, array, q.shape, q.dtype, "q")
-    if lse is not None:
-        _check_like(function, "lse", lse, q.shape[:3], q.dtype, "q")
-    if grads is not None:
-        if len(grads) != 3:
-            raise ValueError(f"{function}: grads is a tuple of {len(grads)}, expected (dq, dk, dv)")
-        for name, array, like in zip(("dq", "dk", "dv"), grads, (q, k, v), strict=True):
-            _check_like(function, name, array, like.shape, q.dtype, name[1:])
-    check_integer(function, "seed", seed, 0, 2**64 - 1)
-    check_number(function, "dropout", dropout, "a number in [0, 1)", 0.0)
-    if dropout >= 1:
-        raise ValueError(f"{function}: dropout is {dropout!r}, expected a number in [0, 1)")
-    threshold = drop_threshold(dropout)
-    if threshold and n_q * n_k >= 2**32:
-        raise ValueError(f"{function}: T_q T_k is {n_q * n_k}, expected less than 2^32 where dropout is on")
-    if scale is not None:
-        check_number(function, "scale", scale, "a finite number", -math.inf)
-    return (1.0 / math.sqrt(d) if scale is None else float(scale)), threshold
-
-
-def _check_like(
-    function: str, name: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], partner: str
-) -> None:
-    if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
-        raise ValueError(f"{function}: {name} is {describe(array)}, expected {dtype}{shape} to fit {partner}")
