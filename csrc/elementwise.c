@@ -4,6 +4,8 @@
 #include "rr_config.h"
 #include "rr_random.h"
 
+enum { RR_FLAT = 256 }; /* elements whose gradients are added before the step uses them, still in the nearest cache */
+
 #define REAL float
 #define RR_SQRT sqrtf
 #define RR(name) rr_##name##_f32

@@ -64,17 +64,37 @@ int rr_rmsnorm_backward_f64(const double *dy, const double *x, const double *gai
                             const double *residual, double *dx, double *dgain_rows, ptrdiff_t d, ptrdiff_t rows,
                             ptrdiff_t block, ptrdiff_t first, ptrdiff_t last);
 
+/* loss */
+int rr_cross_entropy_forward_f32(const float *logits, const int64_t *targets, float *probabilities, float *likelihoods,
+                                 ptrdiff_t classes, ptrdiff_t first, ptrdiff_t last);
+int rr_cross_entropy_forward_f64(const double *logits, const int64_t *targets, double *probabilities,
+                                 double *likelihoods, ptrdiff_t classes, ptrdiff_t first, ptrdiff_t last);
+
 /* elementwise */
 int rr_relu_forward_f32(const float *x, float *y, ptrdiff_t first, ptrdiff_t last);
 int rr_relu_forward_f64(const double *x, double *y, ptrdiff_t first, ptrdiff_t last);
 int rr_relu_backward_f32(const float *dy, const float *y, float *dx, ptrdiff_t first, ptrdiff_t last);
 int rr_relu_backward_f64(const double *dy, const double *y, double *dx, ptrdiff_t first, ptrdiff_t last);
-int rr_dropout_f32(const float *x, float *y, uint32_t threshold, uint64_t seed, ptrdiff_t first, ptrdiff_t last);
-int rr_dropout_f64(const double *x, double *y, uint32_t threshold, uint64_t seed, ptrdiff_t first, ptrdiff_t last);
-int rr_adamw_f32(float *weight, float *moment1, float *moment2, const float *grad, const double *settings,
-                 ptrdiff_t first, ptrdiff_t last);
-int rr_adamw_f64(double *weight, double *moment1, double *moment2, const double *grad, const double *settings,
-                 ptrdiff_t first, ptrdiff_t last);
+int rr_dropout_f32(const float *x, float *y, uint32_t threshold, uint64_t seed, uint32_t start, ptrdiff_t first,
+                   ptrdiff_t last);
+int rr_dropout_f64(const double *x, double *y, uint32_t threshold, uint64_t seed, uint32_t start, ptrdiff_t first,
+                   ptrdiff_t last);
+int rr_adamw_f32(float *weight, float *moment1, float *moment2, const float *grads, const double *settings,
+                 ptrdiff_t parts, ptrdiff_t size, ptrdiff_t first, ptrdiff_t last);
+int rr_adamw_f64(double *weight, double *moment1, double *moment2, const double *grads, const double *settings,
+                 ptrdiff_t parts, ptrdiff_t size, ptrdiff_t first, ptrdiff_t last);
+int rr_cross_entropy_backward_f32(float *probabilities, const int64_t *targets, const float *factors, ptrdiff_t classes,
+                                  ptrdiff_t first, ptrdiff_t last);
+int rr_cross_entropy_backward_f64(double *probabilities, const int64_t *targets, const double *factors, ptrdiff_t classes,
+                                  ptrdiff_t first, ptrdiff_t last);
+int rr_embedding_forward_f32(const int64_t *tokens, const float *table, float *y, ptrdiff_t d, ptrdiff_t first,
+                             ptrdiff_t last);
+int rr_embedding_forward_f64(const int64_t *tokens, const double *table, double *y, ptrdiff_t d, ptrdiff_t first,
+                             ptrdiff_t last);
+int rr_embedding_backward_f32(const float *dy, const int64_t *tokens, float *dtable, ptrdiff_t rows, ptrdiff_t d,
+                              ptrdiff_t first, ptrdiff_t last);
+int rr_embedding_backward_f64(const double *dy, const int64_t *tokens, double *dtable, ptrdiff_t rows, ptrdiff_t d,
+                              ptrdiff_t first, ptrdiff_t last);
 
 /* build */
 const char *rr_compiler(void);

@@ -1,15 +1,104 @@
 /* Included by rotary.c once for float32 and once for float64. */
 
-/* One row: sign = +1 turns forward, -1 backward. Reads both members of a pair before it writes them: y may be x. */
-RR_INLINE void RR(rotate_row)(const REAL *x, REAL *y, const REAL *cos_t, const REAL *sin_t, ptrdiff_t pairs,
-                              ptrdiff_t step, ptrdiff_t partner, REAL sign)
+#define RR_TABLE (RR_TABLE_BYTES / (ptrdiff_t)sizeof(REAL))
+
+/* Cos and sin for `rows` rows as the loops below want them: (c) and (s), or (c, c) and (-s, s) for every pair. */
+RR_INLINE void RR(spread)(const REAL *cos_t, const REAL *sin_t, ptrdiff_t table_row, REAL *c, REAL *s, ptrdiff_t rows,
+                          ptrdiff_t pairs, REAL sign)
 {
-    RR_INDEPENDENT
-    for (ptrdiff_t j = 0; j < pairs; j++) {
-        const REAL a = x[j * step], b = x[j * step + partner];
-        const REAL c = cos_t[j], s = sign * sin_t[j];
-        y[j * step] = a * c - b * s;
-        y[j * step + partner] = a * s + b * c;
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        RR_INDEPENDENT
+        for (ptrdiff_t j = 0; j < pairs; j++) {
+            c[2 * (r * pairs + j)] = c[2 * (r * pairs + j) + 1] = cos_t[r * table_row + j];
+            s[2 * (r * pairs + j)] = -sign * sin_t[r * table_row + j];
+            s[2 * (r * pairs + j) + 1] = sign * sin_t[r * table_row + j];
+        }
+    }
+}
+
+/*
+ * One pair of each layout, y = R x for sign = 1. Both members are read before either is written: y may be x. With the
+ * signs in the table, (2j, 2j + 1) is x times c plus x with its neighbours swapped times s: one shuffle for a vector.
+ */
+RR_INLINE void RR(half_pair)(const REAL *x, REAL *y, ptrdiff_t partner, const REAL *c, const REAL *s, REAL sign)
+{
+    const REAL a = x[0], b = x[partner], turn = sign * s[0];
+    y[0] = a * c[0] - b * turn;
+    y[partner] = a * turn + b * c[0];
+}
+
+RR_INLINE void RR(interleaved_pair)(const REAL *x, REAL *y, const REAL *c, const REAL *s)
+{
+    const REAL a = x[0], b = x[1];
+    y[0] = a * c[0] + b * s[0];
+    y[1] = b * c[1] + a * s[1];
+}
+
+/*
+ * `rows` rows of pairs, as far apart as the row steps say. Loops of their own with few variables, so that all of them
+ * stay in registers, and chunks of a fixed number of pairs, which become straight lines of vector instructions.
+ */
+RR_INLINE void RR(half_rows)(const REAL *x, ptrdiff_t x_row, REAL *y, ptrdiff_t y_row, const REAL *c, const REAL *s,
+                             ptrdiff_t table_row, ptrdiff_t rows, ptrdiff_t pairs, ptrdiff_t partner, REAL sign)
+{
+    for (; rows > 0; rows--) {
+        ptrdiff_t j = 0;
+        for (; j + RR_CHUNK <= pairs; j += RR_CHUNK) {
+            RR_INDEPENDENT
+            for (int l = 0; l < RR_CHUNK; l++)
+                RR(half_pair)(x + j + l, y + j + l, partner, c + j + l, s + j + l, sign);
+        }
+        RR_INDEPENDENT
+        for (ptrdiff_t l = j; l < pairs; l++) RR(half_pair)(x + l, y + l, partner, c + l, s + l, sign);
+        x += x_row;
+        y += y_row;
+        c += table_row;
+        s += table_row;
+    }
+}
+
+RR_INLINE void RR(interleaved_rows)(const REAL *x, ptrdiff_t x_row, REAL *y, ptrdiff_t y_row, const REAL *c,
+                                    const REAL *s, ptrdiff_t table_row, ptrdiff_t rows, ptrdiff_t pairs)
+{
+    for (; rows > 0; rows--) {
+        ptrdiff_t j = 0;
+        for (; j + RR_CHUNK <= pairs; j += RR_CHUNK) {
+            RR_INDEPENDENT
+            for (int l = 0; l < RR_CHUNK; l++)
+                RR(interleaved_pair)(x + 2 * (j + l), y + 2 * (j + l), c + 2 * (j + l), s + 2 * (j + l));
+        }
+        RR_INDEPENDENT
+        for (ptrdiff_t l = j; l < pairs; l++) RR(interleaved_pair)(x + 2 * l, y + 2 * l, c + 2 * l, s + 2 * l);
+        x += x_row;
+        y += y_row;
+        c += table_row;
+        s += table_row;
+    }
+}
+
+/*
+ * All pairs of rows [t, t + height) of `count` heads: a few rows of the tables at a time serve all heads, so that they
+ * come from the nearest cache for all but the first. Strides are those of heads and rows.
+ */
+RR_INLINE void RR(rotate_block)(const REAL *x, const ptrdiff_t *x_strides, REAL *y, const ptrdiff_t *y_strides,
+                                const REAL *cos_t, const REAL *sin_t, ptrdiff_t table_row, ptrdiff_t count,
+                                ptrdiff_t height, ptrdiff_t pairs, ptrdiff_t partner, int interleaved, REAL sign)
+{
+    REAL c[RR_TABLE], s[RR_TABLE]; /* for the interleaved layout */
+    if (interleaved) RR(spread)(cos_t, sin_t, table_row, c, s, height, pairs, sign);
+    /* Walk memory in its order: heads within a row where they lie closer together than rows do. */
+    const int heads_inside = x_strides[0] < x_strides[1];
+    const ptrdiff_t outer = heads_inside ? height : count, inner = heads_inside ? count : height;
+    const ptrdiff_t x_outer = x_strides[heads_inside], x_inner = x_strides[!heads_inside];
+    const ptrdiff_t y_outer = y_strides[heads_inside], y_inner = y_strides[!heads_inside];
+    for (ptrdiff_t i = 0; i < outer; i++) {
+        const ptrdiff_t t = heads_inside ? i : 0;
+        if (interleaved)
+            RR(interleaved_rows)(x + i * x_outer, x_inner, y + i * y_outer, y_inner, c + 2 * t * pairs,
+                                 s + 2 * t * pairs, heads_inside ? 0 : 2 * pairs, inner, pairs);
+        else
+            RR(half_rows)(x + i * x_outer, x_inner, y + i * y_outer, y_inner, cos_t + t * table_row,
+                          sin_t + t * table_row, heads_inside ? 0 : table_row, inner, pairs, partner, sign);
     }
 }
 
@@ -39,22 +128,26 @@ RR_CLONES int RR(rotate)(const REAL *x, const ptrdiff_t *x_strides, REAL *y, con
         const ptrdiff_t count = last - first < heads - head ? last - first : heads - head;
         const REAL *x_start = x + batch * x_strides[0] + head * x_strides[1];
         REAL *y_start = y + batch * y_strides[0] + head * y_strides[1];
-        /* Walk memory in its order: heads within a row where they lie closer together than rows do. */
-        const int heads_inside = x_strides[1] < x_strides[2];
-        for (ptrdiff_t i = 0; i < rows * count; i++) {
-            const ptrdiff_t t = heads_inside ? i / count : i % rows, h = heads_inside ? i % count : i / rows;
-            const REAL *x_row = x_start + h * x_strides[1] + t * x_strides[2];
-            REAL *y_row = y_start + h * y_strides[1] + t * y_strides[2];
-            const REAL *c = cos_t + t * pairs, *s = sin_t + t * pairs;
-            if (interleaved)
-                RR(rotate_row)(x_row + start, y_row + start, c, s, pairs, 2, 1, sign);
-            else
-                RR(rotate_row)(x_row + start, y_row + start, c, s, pairs, 1, pairs, sign);
-            if (x_row == y_row) continue;
-            for (ptrdiff_t f = 0; f < start; f++) y_row[f] = x_row[f];
-            for (ptrdiff_t f = start + 2 * pairs; f < features; f++) y_row[f] = x_row[f];
-        }
         first += count;
+        for (ptrdiff_t p = 0; p < pairs; p += RR_PAIRS) {
+            const ptrdiff_t width = pairs - p < RR_PAIRS ? pairs - p : RR_PAIRS;
+            const ptrdiff_t block = RR_TABLE / (2 * width), place = start + (interleaved ? 2 * p : p);
+            for (ptrdiff_t t = 0; t < rows; t += block)
+                RR(rotate_block)(x_start + t * x_strides[2] + place, x_strides + 1,
+                                 y_start + t * y_strides[2] + place, y_strides + 1, cos_t + t * pairs + p,
+                                 sin_t + t * pairs + p, pairs, count, rows - t < block ? rows - t : block, width,
+                                 pairs, interleaved, sign);
+        }
+        if (x == y || 2 * pairs == features) continue;
+        for (ptrdiff_t h = 0; h < count; h++)
+            for (ptrdiff_t t = 0; t < rows; t++) {
+                const REAL *x_row = x_start + h * x_strides[1] + t * x_strides[2];
+                REAL *y_row = y_start + h * y_strides[1] + t * y_strides[2];
+                for (ptrdiff_t f = 0; f < start; f++) y_row[f] = x_row[f];
+                for (ptrdiff_t f = start + 2 * pairs; f < features; f++) y_row[f] = x_row[f];
+            }
     }
     return 0;
 }
+
+#undef RR_TABLE

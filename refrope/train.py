@@ -101,7 +101,7 @@ def train_step(
                 inputs[rows], tables, dropout_seed=dropout_seed, first=rows.start, keep=True
             ).reshape(-1, model.config.vocabulary)
             counted, answers = weights[rows].ravel(), targets[rows].ravel()
-            loss, probabilities = ops.cross_entropy_forward(logits, answers, counted, total=total)
+            loss, probabilities = ops.cross_entropy_forward(logits, answers, counted, total=total, out=logits)
             if math.isfinite(loss):
                 dlogits = ops.cross_entropy_backward(probabilities, answers, counted, total=total)
                 replica.backward(dlogits, out=gradients[part])

@@ -27,7 +27,7 @@ def test_a_wrong_result_is_an_error_and_nothing_is_timed(monkeypatch, capsys):
     def never():
         raise AssertionError("timed")
 
-    wrong = [cases.Case("wrong", never, check=lambda: error, bound=1e-6) for error in (1e-5, float("nan"))]
+    wrong = [cases.Case("wrong", never, check=lambda error=error: error, bound=1e-6) for error in (1e-5, float("nan"))]
     for case in wrong:
         monkeypatch.setattr(command, "_cases", lambda *_, case=case: [case])
         assert cli.main(["bench", "--only", "layers"]) == 1

@@ -2,14 +2,12 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from conftest import BACKENDS
 
 from refrope import cli, progress
 

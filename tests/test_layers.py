@@ -152,13 +152,20 @@ def test_c_relu_and_dropout_equal_numpy_bit_for_bit(dtype, shape, seed, threads)
 
 @C_BUILT
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@given(size=st.sampled_from([0, 1, 15, 16, 17, 1000]), seed=seeds, steps=st.integers(1, 3))
-def test_c_adamw_equals_numpy_bit_for_bit(dtype, size, seed, steps):
+@given(
+    size=st.sampled_from([0, 1, 15, 16, 17, 255, 256, 257, 1000]),
+    seed=seeds,
+    steps=st.integers(1, 3),
+    parts=st.sampled_from([(), (1,), (2,), (3,)]),
+)
+def test_c_adamw_equals_numpy_bit_for_bit(dtype, size, seed, steps, parts):
     both = []
     for update in (optim.adamw_update, kernels.adamw_update):
         state, weight = optim.AdamW(size, dtype), normal(seed, size, dtype=dtype)
         for step in range(steps):
-            update(weight, state.moment1, state.moment2, normal(step, size, dtype=dtype), state.settings(1e-3, 0.9))
+            update(
+                weight, state.moment1, state.moment2, normal(step, *parts, size, dtype=dtype), state.settings(1e-3, 0.9)
+            )
         both.append((weight, state.moment1, state.moment2))
     for slow, fast in zip(*both, strict=True):
         assert same_bits(slow, fast)
@@ -170,6 +177,29 @@ def test_dropout_keeps_the_mean_and_drops_the_stated_share():
     dropped = (y == 0).mean()
     assert abs(dropped - 0.1) < 5 * np.sqrt(0.09 / x.size)
     assert np.allclose(y[y != 0], 1 / 0.9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", [0, 1, 7, 33, 255, 257])
+def test_adamw_adds_the_gradients_of_parts_in_order(backend, size):
+    update = kernels.adamw_update if backend == "c" else optim.adamw_update
+    grads, results = normal(3, 3, size, dtype=np.float32), []
+    for grad in (grads, (grads[0] + grads[1]) + grads[2]):
+        state, weight = optim.AdamW(size), normal(4, size, dtype=np.float32)
+        update(weight, state.moment1, state.moment2, grad, state.settings(1e-3, 0.9))
+        results.append(weight)
+    assert same_bits(*results)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("start", [0, 1, 16, 999, 1000])
+def test_dropout_of_a_part_is_a_part_of_dropout(backend, start):
+    drop = kernels.dropout if backend == "c" else dropout_module.dropout
+    x = normal(1, 1000, dtype=np.float32)
+    whole = drop(x, 0.3, 7)
+    assert same_bits(drop(x[start:], 0.3, 7, first=start), whole[start:])
+    last = drop(np.ones(5), 0.5, 7, first=2**32 - 5)  # up to the last counter
+    assert same_bits(last, dropout_module.dropout(np.ones(5), 0.5, 7, first=2**32 - 5))
 
 
 def test_dropout_masks_of_different_seeds_are_unrelated():
@@ -201,8 +231,11 @@ def test_sizes_and_probabilities_are_checked(backend):
     for probability in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"expected a number in \[0, 1\)"):
             drop(np.zeros(3), probability, 1)
-    with pytest.raises(ValueError, match=r"dropout: x has 4294967296 elements, expected fewer than 2\^32"):
-        drop(np.broadcast_to(np.float32(1), (2**16, 2**16)), 0.1, 1)
+    with pytest.raises(ValueError, match=r"x has 4294967296 elements from place 1 on, expected to end within 2\^32"):
+        drop(np.broadcast_to(np.float32(1), (2**16, 2**16)), 0.1, 1, first=1)
+    for first in (-1, 2**32, 1.0):
+        with pytest.raises(ValueError, match=r"dropout: (first is|x has 1 elements from place 4294967296)"):
+            drop(np.zeros(1), 0.1, 1, first=first)
 
 
 @C_BUILT

@@ -232,7 +232,9 @@ def layer_cases(*, torch: bool) -> list[Case]:
     cases = []
     for name, (arguments, ours, bound, moved) in pairs.items():
         case = Case(name, ours, partial(_difference, *arguments), bound, moved, "GB/s", plain_copy(moved))
-        case.peers = dict([("PyTorch", task) for start, task in peers.items() if name.startswith(start)])
+        for start, task in peers.items():
+            if name.startswith(start):
+                case.peers["PyTorch"] = task
         cases.append(case)
     return cases
 

@@ -3,7 +3,8 @@
     refrope.rotary.rotate            rotate
     refrope.nn.attention             attention_forward, attention_backward
     refrope.nn.layers                linear_forward, linear_backward, rmsnorm_forward, rmsnorm_backward,
-                                     relu_forward, relu_backward
+                                     relu_forward, relu_backward, embedding_forward, embedding_backward,
+                                     cross_entropy_forward, cross_entropy_backward
     refrope.nn.dropout, .optim       dropout, adamw_update
 
 Where the compiled module is missing every one of them raises RuntimeError with the remedy; nothing falls back silently.
@@ -26,14 +27,14 @@ from refrope.kernels.layers import (
     rmsnorm_backward,
     rmsnorm_forward,
 )
-from refrope.kernels.rotary import rotate
-from refrope.kernels.threads import get_num_threads, parts_at_once, run_parts, set_num_threads, single_blas_thread
-from refrope.nn.layers import (
+from refrope.kernels.loss import (
     cross_entropy_backward,
     cross_entropy_forward,
     embedding_backward,
     embedding_forward,
-)  # TEMP
+)
+from refrope.kernels.rotary import rotate
+from refrope.kernels.threads import get_num_threads, parts_at_once, run_parts, set_num_threads, single_blas_thread
 
 __all__ = [
     "REMEDY",
@@ -42,7 +43,11 @@ __all__ = [
     "attention_forward",
     "available",
     "build_info",
+    "cross_entropy_backward",
+    "cross_entropy_forward",
     "dropout",
+    "embedding_backward",
+    "embedding_forward",
     "get_num_threads",
     "linear_backward",
     "linear_forward",

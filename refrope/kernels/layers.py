@@ -49,7 +49,7 @@ def linear_backward(
 def rmsnorm_forward(x: Array, gain: Array, *, eps: float = 1e-6, out: Array | None = None) -> tuple[Array, Array]:
     """`refrope.nn.layers.rmsnorm_forward` in C."""
     check_rows("rmsnorm_forward", x, gain)
-    x, gain, y = np.ascontiguousarray(x), np.ascontiguousarray(gain), _result("rmsnorm_forward", x, out)
+    x, gain, y = np.ascontiguousarray(x), np.ascontiguousarray(gain), result_like("rmsnorm_forward", x, out)
     inv_rms = np.empty(len(x), x.dtype)
     arguments = (pointer(x), pointer(gain), pointer(y), pointer(inv_rms), x.shape[1], eps)
     run(kernel("rmsnorm_forward", x.dtype), arguments, len(x), "rmsnorm_forward")
@@ -69,11 +69,11 @@ def rmsnorm_backward(
     """`refrope.nn.layers.rmsnorm_backward` in C."""
     check_rows("rmsnorm_backward", x, gain)
     x, dy, gain = np.ascontiguousarray(x), np.ascontiguousarray(dy), np.ascontiguousarray(gain)
-    dx = _result("rmsnorm_backward", dy, out)
+    dx = result_like("rmsnorm_backward", dy, out)
     rows, d = x.shape
     blocks = -(-rows // _GAIN_ROWS)
     partial = np.empty((blocks, d), x.dtype)
-    bypass = native()[0].NULL if residual is None else pointer(_result("rmsnorm_backward", x, residual))
+    bypass = native()[0].NULL if residual is None else pointer(result_like("rmsnorm_backward", x, residual))
     arguments = (
         *(pointer(dy), pointer(x), pointer(gain), pointer(inv_rms), bypass, pointer(dx), pointer(partial)),
         *(d, rows, _GAIN_ROWS),
@@ -85,7 +85,7 @@ def rmsnorm_backward(
 def relu_forward(x: Array, *, out: Array | None = None) -> Array:
     """`refrope.nn.layers.relu_forward` in C, equal bit for bit."""
     x = np.ascontiguousarray(x)
-    y = _result("relu_forward", x, out)
+    y = result_like("relu_forward", x, out)
     run(kernel("relu_forward", x.dtype), (pointer(x), pointer(y)), x.size, "relu_forward")
     return y
 
@@ -93,28 +93,32 @@ def relu_forward(x: Array, *, out: Array | None = None) -> Array:
 def relu_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """`refrope.nn.layers.relu_backward` in C, equal bit for bit."""
     dy, y = np.ascontiguousarray(dy), np.ascontiguousarray(y)
-    dx = _result("relu_backward", dy, out)
+    dx = result_like("relu_backward", dy, out)
     run(kernel("relu_backward", dy.dtype), (pointer(dy), pointer(y), pointer(dx)), dy.size, "relu_backward")
     return dx
 
 
-def dropout(x: Array, probability: float, seed: int, *, out: Array | None = None) -> Array:
+def dropout(x: Array, probability: float, seed: int, *, first: int = 0, out: Array | None = None) -> Array:
     """`refrope.nn.dropout.dropout` in C, equal bit for bit."""
-    threshold = check_dropout(x, probability)
+    threshold = check_dropout(x, probability, first)
     x = np.ascontiguousarray(x)
-    y = _result("dropout", x, out)
-    run(kernel("dropout", x.dtype), (pointer(x), pointer(y), threshold, seed), x.size, "dropout")
+    y = result_like("dropout", x, out)
+    run(kernel("dropout", x.dtype), (pointer(x), pointer(y), threshold, seed, first % 2**32), x.size, "dropout")
     return y
 
 
 def adamw_update(weight: Array, moment1: Array, moment2: Array, grad: Array, settings: npt.NDArray[np.float64]) -> None:
     """`refrope.nn.optim.adamw_update` in C, equal bit for bit."""
-    grad = grad if grad.ndim == 1 else np.add.reduce(grad, axis=0)  # TEMP
-    arrays = tuple(pointer(_result("adamw_update", weight, a)) for a in (weight, moment1, moment2, grad))
-    run(kernel("adamw", weight.dtype), (*arrays, pointer(settings)), weight.size, "adamw_update")
+    state = tuple(pointer(result_like("adamw_update", weight, a)) for a in (weight, moment1, moment2))
+    parts = grad if grad.ndim == 2 else grad[None]
+    if parts.shape[1:] != weight.shape or not len(parts) or parts.dtype != weight.dtype or not parts.flags.c_contiguous:
+        wanted = f"C-contiguous {weight.dtype}{weight.shape} or (G, {weight.size}) with G >= 1"
+        raise ValueError(f"adamw_update: grad is {describe(grad)}, expected {wanted}")
+    arguments = (*state, pointer(parts), pointer(settings), len(parts), weight.size)
+    run(kernel("adamw", weight.dtype), arguments, weight.size, "adamw_update")
 
 
-def _result(function: str, like: Array, out: Array | None) -> Array:
+def result_like(function: str, like: Array, out: Array | None) -> Array:
     """`out`, once it is sure that C may write to it as it would to an array like `like`; a new array if it is None."""
     if out is None:
         return np.empty(like.shape, like.dtype)

@@ -21,24 +21,33 @@ def rotate(
     """`refrope.rotary.rotate` in C: same arguments, same errors, the same bits."""
     start = check_rotate(x, cos, sin, layout, suffix, out)
     y = np.empty_like(x) if out is None else out
-    source, target = slices_of(x), slices_of(y)
-    same_place = x.ctypes.data == y.ctypes.data and x.strides == y.strides
-    if not np.shares_memory(target, y) or (np.may_share_memory(x, y) and not same_place):
-        target = np.empty_like(target)  # C writes to features that lie side by side and overlap nothing else
-    cos, sin = np.ascontiguousarray(cos), np.ascontiguousarray(sin)
+    source, target, in_y = _slices(x, y)
+    place, cos, sin = pointer(source), np.ascontiguousarray(cos), np.ascontiguousarray(sin)
     batch, heads, rows, features = source.shape
     arguments = (
-        *(
-            pointer(source),
-            element_strides(source),
-            pointer(target),
-            element_strides(target),
-            pointer(cos),
-            pointer(sin),
-        ),
-        *(max(heads, 1), rows, features, start, cos.shape[1], layout == "interleaved", transpose),
+        *(place, element_strides(source)),
+        *(place if target is source else pointer(target), element_strides(target)),
+        *(pointer(cos), pointer(sin), max(heads, 1), rows, features, start, cos.shape[1]),
+        *(layout == "interleaved", transpose),
     )
     run(kernel("rotate", x.dtype), arguments, batch * heads, "rotate")
-    if not np.shares_memory(target, y):
+    if not in_y:
         y[...] = target.reshape(y.shape)
     return y
+
+
+def _slices(x: Array, y: Array) -> tuple[Array, Array, bool]:
+    """`x` and `y` as C may walk them, and whether it then writes to `y`'s own memory.
+
+    C writes to features that lie side by side and overlap nothing, unless source and target are the same array.
+    """
+    source = slices_of(x)
+    if y is x:
+        return source, source, np.may_share_memory(source, x)
+    target = slices_of(y)
+    if np.may_share_memory(x, y):
+        same_place = x.ctypes.data == y.ctypes.data and x.strides == y.strides
+        if same_place:
+            return source, source, np.may_share_memory(source, y)
+        return source, np.empty_like(target), False
+    return source, target, np.may_share_memory(target, y)

@@ -24,10 +24,10 @@ class NumpyOps:
     rmsnorm_backward = staticmethod(layers.rmsnorm_backward)
     relu_forward = staticmethod(layers.relu_forward)
     relu_backward = staticmethod(layers.relu_backward)
-    cross_entropy_forward = staticmethod(layers.cross_entropy_forward)
-    cross_entropy_backward = staticmethod(layers.cross_entropy_backward)
     embedding_forward = staticmethod(layers.embedding_forward)
     embedding_backward = staticmethod(layers.embedding_backward)
+    cross_entropy_forward = staticmethod(layers.cross_entropy_forward)
+    cross_entropy_backward = staticmethod(layers.cross_entropy_backward)
     dropout = staticmethod(dropout.dropout)
     adamw_update = staticmethod(optim.adamw_update)
 

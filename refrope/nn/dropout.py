@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refrope.errors import check_number
+from refrope.errors import check_integer, check_number
 
 Array = npt.NDArray[Any]
 Bits = npt.NDArray[np.uint32]
@@ -15,7 +15,7 @@ _WORD = 2**32
 _DOUBLE_WORD = 2**64 - 1
 
 
-def dropout(x: Array, probability: float, seed: int, *, out: Array | None = None) -> Array:
+def dropout(x: Array, probability: float, seed: int, *, first: int = 0, out: Array | None = None) -> Array:
     """Zero each element with the given probability and scale the others by ``1 / (1 - probability)``.
 
     The mask depends on `seed` and the element's place alone: applied to a gradient with the same seed, this function is
@@ -23,9 +23,12 @@ def dropout(x: Array, probability: float, seed: int, *, out: Array | None = None
 
     Parameters
     ----------
-    x : array of float32 or float64, fewer than 2^32 elements
+    x : array of float32 or float64
     probability : float in [0, 1)
     seed : int in [0, 2^64)
+    first : int >= 0
+        The place of `x`'s first element, for a part of an array to get the mask that it would have in the whole; with
+        the number of elements at most 2^32.
     out : array like `x`, optional; may be `x` itself
 
     Raises
@@ -37,21 +40,21 @@ def dropout(x: Array, probability: float, seed: int, *, out: Array | None = None
     ----------
     Srivastava et al. 2014, JMLR 15. C twin: rr_dropout_f32 in csrc/elementwise.c, equal bit for bit.
     """
-    threshold = check_dropout(x, probability)
+    threshold = check_dropout(x, probability, first)
     y = np.empty_like(x) if out is None else out
     if threshold == 0:
         y[...] = x
         return y
-    kept = random_bits(seed, 0, np.arange(x.size, dtype=np.uint32)) >= threshold
+    kept = random_bits(seed, 0, np.arange(x.size, dtype=np.uint32) + np.uint32(first)) >= threshold
     np.multiply(x, x.dtype.type(keep_scale(threshold)), out=y)
     y[~kept.reshape(x.shape)] = 0
     return y
 
 
-def check_dropout(x: Array, probability: float) -> int:
-    """The threshold of `probability`, or an error where `x` has more elements than there are counters."""
-    if x.size >= _WORD:
-        raise ValueError(f"dropout: x has {x.size} elements, expected fewer than 2^32")
+def check_dropout(x: Array, probability: float, first: int) -> int:
+    """The threshold of `probability`, or an error where `x` has elements beyond the last counter."""
+    if check_integer("dropout", "first", first, 0) + x.size > _WORD:
+        raise ValueError(f"dropout: x has {x.size} elements from place {first} on, expected to end within 2^32")
     return drop_threshold(probability)
 
 

@@ -99,47 +99,84 @@ def relu_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
 
 
 def cross_entropy_forward(
-    logits: Array, targets: Array, weights: Array, *, total: float | None = None
+    logits: Array, targets: Array, weights: Array, *, total: float | None = None, out: Array | None = None
 ) -> tuple[float, Array]:
     """Weighted mean of ``-log softmax(logits)[target]``.
 
     Parameters
     ----------
-    logits : (N, V); targets : (N,) ints in [0, V)
-    weights : (N,), 0 for a token that does not count; divided by their sum here
+    logits : (N, V) float32 or float64; targets : (N,) ints in [0, V)
+    weights : (N,), 0 for a token that does not count
+    total : float, optional
+        What the weighted sum is divided by; the sum of `weights` if None. That of a whole batch, where this is a part.
+    out : (N, V), optional
+        Where the probabilities go; may be `logits`.
 
     Returns
     -------
-    loss : float; probabilities : (N, V), for the backward pass
+    loss : float; NaN where a row has a NaN or +inf, inf where a target's logit is -inf
+    probabilities : (N, V), for the backward pass
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit each other, a target outside [0, V), another dtype.
+
+    References
+    ----------
+    C twin: rr_cross_entropy_forward_f32 in csrc/loss.c, within rounding.
     """
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    probabilities = np.exp(shifted)
+    check_loss("cross_entropy_forward", logits, targets, weights)
+    shifted = np.subtract(logits, logits.max(axis=1, keepdims=True), out=out)
+    chosen = shifted[np.arange(len(targets)), targets]
+    probabilities = np.exp(shifted, out=shifted)
     sums = probabilities.sum(axis=1, keepdims=True)
-    log_likelihood = shifted[np.arange(len(targets)), targets] - np.log(sums[:, 0])
     probabilities /= sums
-    loss = -float(np.dot(log_likelihood.astype(np.float64), weights) / (total or weights.sum(dtype=np.float64)))
-    return loss, probabilities
+    return weighted_loss(chosen - np.log(sums[:, 0]), weights, total), probabilities
 
 
 def cross_entropy_backward(
     probabilities: Array, targets: Array, weights: Array, *, total: float | None = None
 ) -> Array:
-    """``(softmax - one-hot) weight / sum of weights``, (N, V); overwrites `probabilities` and returns it."""
+    """``(softmax - one-hot) weight / total``, (N, V); overwrites `probabilities` and returns it.
+
+    C twin: rr_cross_entropy_backward_f32 in csrc/elementwise.c, equal bit for bit.
+    """
+    check_loss("cross_entropy_backward", probabilities, targets, weights)
     probabilities[np.arange(len(targets)), targets] -= 1
-    probabilities *= (weights / (total or weights.sum(dtype=np.float64))).astype(probabilities.dtype)[:, None]
+    probabilities *= loss_factors(weights, total, probabilities.dtype)[:, None]
     return probabilities
 
 
+def weighted_loss(log_likelihoods: Array, weights: Array, total: float | None) -> float:
+    """Minus the weighted sum over `total`, added in float64 in NumPy's order, whatever the threads."""
+    with np.errstate(invalid="ignore"):  # 0 times an infinite loss is NaN, and should be
+        terms = log_likelihoods.astype(np.float64) * weights
+    return -float(terms.sum() / np.float64(weights.sum(dtype=np.float64) if total is None else total))
+
+
+def loss_factors(weights: Array, total: float | None, dtype: npt.DTypeLike) -> Array:
+    """``weight / total`` of each row, divided in float64, as `dtype`."""
+    divisor = np.float64(weights.sum(dtype=np.float64) if total is None else total)
+    return (weights.astype(np.float64) / divisor).astype(dtype)
+
+
 def embedding_forward(tokens: Array, table: Array, *, out: Array | None = None) -> Array:
-    """Rows of `table` (V, d) picked by `tokens` (N,), which must lie in [0, V) -> (N, d)."""
+    """Rows of `table` (V, d) picked by `tokens` (N,), which must lie in [0, V) -> (N, d).
+
+    C twin: rr_embedding_forward_f32 in csrc/elementwise.c, equal bit for bit.
+    """
+    check_indices("embedding_forward", "tokens", tokens, len(table))
     return np.take(table, tokens, axis=0, out=out, mode="clip")  # with "raise" NumPy would go through a copy
 
 
 def embedding_backward(dy: Array, tokens: Array, dtable: Array) -> None:
     """Add to each row of `dtable` (V, d) the gradients of the tokens that picked it.
 
-    As a product with the one-hot matrix of the tokens: a BLAS call instead of a scatter.
+    As a product with the one-hot matrix of the tokens: a BLAS call instead of a scatter. C twin:
+    rr_embedding_backward_f32 in csrc/elementwise.c, which adds in the order of the rows, within rounding.
     """
+    check_indices("embedding_backward", "tokens", tokens, len(dtable))
     one_hot = (tokens == np.arange(len(dtable))[:, None]).astype(dy.dtype)
     dtable += one_hot @ dy
 
@@ -150,3 +187,23 @@ def check_rows(function: str, x: Array, gain: Array) -> None:
         raise ValueError(f"{function}: x is {describe(x)}, expected float32 or float64 (N, d)")
     if gain.shape != x.shape[1:] or gain.dtype != x.dtype:
         raise ValueError(f"{function}: gain is {describe(gain)}, expected {x.dtype}({x.shape[1]},) for x {describe(x)}")
+
+
+def check_loss(function: str, logits: Array, targets: Array, weights: Array) -> None:
+    """Raise unless logits are (N, V) of a supported dtype, targets (N,) in [0, V) and weights (N,)."""
+    if logits.ndim != 2 or logits.shape[1] < 1 or logits.dtype not in (np.float32, np.float64):
+        raise ValueError(f"{function}: logits are {describe(logits)}, expected float32 or float64 (N, V), V >= 1")
+    for name, array in (("targets", targets), ("weights", weights)):
+        if array.shape != logits.shape[:1]:
+            wanted = f"shape ({len(logits)},) for logits {describe(logits)}"
+            raise ValueError(f"{function}: {name} are {describe(array)}, expected {wanted}")
+    check_indices(function, "targets", targets, logits.shape[1])
+
+
+def check_indices(function: str, name: str, indices: Array, count: int) -> None:
+    """Raise unless `indices` are (N,) whole numbers in [0, count)."""
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        raise ValueError(f"{function}: {name} are {describe(indices)}, expected integers (N,)")
+    if indices.size and not (indices.min() >= 0 and indices.max() < count):
+        worst = indices.min() if indices.min() < 0 else indices.max()
+        raise ValueError(f"{function}: {name} hold {worst}, expected values in [0, {count})")

@@ -113,9 +113,16 @@ class AdamW:
 def adamw_update(weight: Array, moment1: Array, moment2: Array, grad: Array, settings: npt.NDArray[np.float64]) -> None:
     """One step of AdamW on flat arrays, in place.
 
+    `grad` may be (G, size) instead of (size,): gradients of the parts of a batch, which are added in order first.
+
     ``settings = [1 - lr wd, b1, 1 - b1, b2, 1 - b2, lr / (1 - b1^t), 1 / sqrt(1 - b2^t), eps]``.
     C twin: rr_adamw_f32 in csrc/elementwise.c, equal bit for bit.
     """
+    if grad.ndim == 2:
+        total = grad[0].copy()
+        for part in grad[1:]:
+            total += part
+        grad = total
     keep, beta1, new1, beta2, new2, rate, correction, eps = settings.astype(weight.dtype)
     np.add(beta1 * moment1, new1 * grad, out=moment1)
     np.add(beta2 * moment2, new2 * (grad * grad), out=moment2)

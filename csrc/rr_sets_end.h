@@ -1,0 +1,19 @@
+/* rr_sets_end.h - take back the names of rr_vec.h and rr_exp.h, so that the next inclusion can define them anew. */
+#undef LANES
+#undef VEC
+#undef UVEC
+#undef IVEC
+#undef REAL
+#undef UINT
+#undef INT
+#undef REAL_MAX
+#undef FRACTION_BITS
+#undef EXPONENT_BIAS
+#undef RR
+#undef RR_TYPE
+#undef RR_BITS
+#undef RR_BITS_OF
+#undef RR_FROM_BITS
+#undef RR_WHERE
+#undef RR_LOG2_E
+#undef RR_LOG_2
