@@ -376,6 +376,10 @@ def misfits():
     q, k, v, _ = inputs(5, 5, 7, np.float32)
     out, lse = q.copy(), q[..., 0].copy()
     fit, any_q = "to fit", "expected float32 or float64 (B, H, T_q, D) with D >= 1"
+    bias, any_bias = q[0, 0, :, :5], "expected float32 that broadcasts to (2, 3, 5, 5)"
+    bad_bias, odd = bias[:4], np.ndarray((5, 5), np.float32, bytearray(64), strides=(5, 5))
+    pairs = np.zeros((2, 3, 5, 5), np.float32)
+    shared = np.lib.stride_tricks.as_strided(pairs, pairs.shape, (300, 0, 20, 4))
     any_k = "expected float32(2, H_kv, T_k, 7) with 3 a multiple of H_kv"
     forward = [
         ((q, k, v[..., :6].astype("f8")), {}, f"v is float64(2, 3, 5, 6), expected float32(2, 3, 5, 7) {fit} k"),
@@ -390,6 +394,13 @@ def misfits():
         ((q, k, v), {"dropout": 1.0}, "dropout is 1.0, expected a number in [0, 1)"),
         ((q, k, v), {"dropout": -0.1}, "dropout is -0.1, expected a number in [0, 1)"),
         ((q, k, v), {"dropout": math.nan}, "dropout is nan, expected a number in [0, 1)"),
+        ((q, k, v), {"bias": bad_bias}, f"bias is float32(4, 5), {any_bias}"),
+        ((q, k, v), {"bias": bias.astype("f8")}, f"bias is float64(5, 5), {any_bias}"),
+        ((q, k, v), {"bias": 1.0}, f"bias is 1.0, {any_bias}"),
+        ((q, k, v), {"bias": odd}, "bias has the strides (0, 0, 5, 5), expected whole, aligned elements"),
+        ((q, k, v), {"first_slice": -1}, "first_slice is -1, expected an integer in [0, 4294967290]"),
+        ((q, k, v), {"first_slice": 2**32 - 5}, "first_slice is 4294967291, expected an integer in [0, 4294967290]"),
+        ((q, k[:, :0], v), {}, f"k is float32(2, 0, 5, 7), {any_k} {fit} q"),
         ((q, k, v), {"seed": -1}, "seed is -1, expected an integer in [0, 18446744073709551615]"),
         ((q, k, v), {"scale": math.inf}, "scale is inf, expected a finite number"),
     ]
@@ -399,6 +410,8 @@ def misfits():
         ((*good[:4], out.astype("f8"), lse), {}, f"out is float64(2, 3, 5, 7), expected float32(2, 3, 5, 7) {fit} q"),
         ((*good[:5], lse[..., :4]), {}, f"lse is float32(2, 3, 4), expected float32(2, 3, 5) {fit} q"),
         (good, {"grads": (q, k[:, :, 1:], v)}, f"dk is float32(2, 3, 4, 7), expected float32(2, 3, 5, 7) {fit} k"),
+        (good, {"dbias": bias}, f"dbias is float32(5, 5), expected float32(2, 3, 5, 5) {fit} q and k"),
+        (good, {"dbias": shared}, "dbias has the strides (300, 0, 20, 4), expected slices that share no memory"),
         (good, {"grads": (q, k)}, "grads is a tuple of 2, expected (dq, dk, dv)"),
     ]
     return [("attention_forward", *case) for case in forward] + [("attention_backward", *case) for case in backward]
@@ -416,3 +429,219 @@ def test_dropout_counts_to_two_to_the_32_and_no_further(backend):
     q, k = np.empty((1, 1, 2**16, 1), np.float32), np.empty((1, 1, 2**16, 1), np.float32)
     with pytest.raises(ValueError, match=r"^attention_forward: T_q T_k is 4294967296, expected less than 2\^32"):
         TWINS[backend].attention_forward(q, k, k, dropout=0.1)
+
+
+BIASED_SIZES = [(1, 1), (1, 65), (2, 2), (4, 67), (5, 5), (6, 7), (7, 64), (15, 15), (16, 17), (17, 40), (63, 63),
+                (64, 64), (65, 65), (64, 127), (127, 128), (129, 129), (128, 513), (513, 513)]  # fmt: skip
+
+
+def biases(n_q, n_k):
+    """The same kind of number through many strides; masked pairs hold NaN where they are in memory of their own."""
+    masked = ~np.tri(n_q, n_k, n_k - n_q, dtype=bool)
+    dense = normal(BATCH, HEADS, n_q, n_k, seed=5)
+    dense[..., masked] = np.nan
+    table = normal(HEADS, n_k, seed=6)
+    yield dense
+    yield np.ascontiguousarray(dense.swapaxes(2, 3)).swapaxes(2, 3)  # adjacent along the queries
+    yield np.ascontiguousarray(dense[:, :, ::-1, ::-1])[:, :, ::-1, ::-1]  # negative strides
+    yield dense[0, 0]
+    yield normal(BATCH, 1, 1, n_k, seed=7)
+    yield normal(HEADS, n_q, 1, seed=8)
+    yield poisoned_distance_bias(table, n_q, n_k)
+
+
+def poisoned_distance_bias(table, n_q, n_k):
+    """`distance_bias` with NaN where only masked pairs point."""
+    view = numpy_attention.distance_bias(table, n_q, n_k)
+    view[..., ~np.tri(n_q, n_k, n_k - n_q, dtype=bool)] = np.nan
+    return view
+
+
+def by_hand(q, k, v, dout, bias):
+    """The same from unshared copies: keys repeated for each head, the bias written out, its gradient dense."""
+    group = q.shape[1] // k.shape[1]
+    k, v = (np.repeat(x, group, axis=1) for x in (k, v))
+    n_q, n_k = q.shape[2], k.shape[2]
+    seen = np.tri(n_q, n_k, n_k - n_q, dtype=bool)
+    scores = np.where(seen, q @ k.swapaxes(2, 3) / math.sqrt(q.shape[3]) + np.where(seen, bias, 0), -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    lse = np.log(weights.sum(axis=-1)) + scores.max(axis=-1)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    dweights = dout @ v.swapaxes(2, 3)
+    dscores = weights * (dweights - (weights * dweights).sum(axis=-1, keepdims=True))
+    dq = dscores @ k / math.sqrt(q.shape[3])
+    per_group = (q.shape[0], -1, group, *k.shape[2:])
+    dk = (dscores.swapaxes(2, 3) @ q / math.sqrt(q.shape[3])).reshape(per_group).sum(axis=2)
+    dv = (weights.swapaxes(2, 3) @ dout).reshape(per_group).sum(axis=2)
+    return weights @ v, lse, dq, dk, dv, dscores
+
+
+@both
+@pytest.mark.parametrize(("n_q", "n_k"), BIASED_SIZES)
+def test_a_bias_is_added_to_the_scores_through_any_strides(backend, n_q, n_k):
+    q, k, v, dout = inputs(n_q, n_k, 7)
+    module = TWINS[backend]
+    for bias in biases(n_q, n_k):
+        *expected, dscores = by_hand(q, k, v, dout, bias)
+        out, lse = module.attention_forward(q, k, v, bias=bias)
+        start = normal(BATCH, HEADS, n_q, n_k, seed=11)
+        for dbias in (start.copy(), np.asfortranarray(start), start[:, :, ::-1, ::-1].copy()[:, :, ::-1, ::-1]):
+            grads = module.attention_backward(dout, q, k, v, out, lse, bias=bias, dbias=dbias)
+            assert np.less_equal(largest_error((out, lse, *grads), expected), FLOAT64).all()
+            assert np.abs(dbias - start - dscores).max() <= FLOAT64
+            assert (dbias == start)[..., ~np.tri(n_q, n_k, n_k - n_q, dtype=bool)].all()
+        plain = module.attention_backward(dout, q, k, v, out, lse, bias=bias)
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(plain, grads, strict=True))
+
+
+@both
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n_q", "n_k"), BIASED_SIZES)
+def test_a_table_by_distance_collects_its_gradient_without_all_pairs(backend, n_q, n_k, dtype):
+    """Nothing but the table's entries changes, and nothing around it is read: there lies NaN."""
+    arrays = inputs(n_q, n_k, 7, dtype)
+    bias = poisoned_distance_bias(normal(HEADS, n_k, seed=6).astype(dtype), n_q, n_k)
+    dbias = poisoned_distance_bias(np.ones((BATCH, HEADS, n_k), dtype), n_q, n_k)
+    out, lse = TWINS[backend].attention_forward(*arrays[:3], bias=bias)
+    TWINS[backend].attention_backward(arrays[3], *arrays[:3], out, lse, bias=bias, dbias=dbias)
+    dscores = by_hand(*(x.astype(np.float64) for x in (*arrays, bias)))[-1]
+    expected = np.ones((BATCH, HEADS, n_k))
+    for i, j in zip(*np.nonzero(np.tri(n_q, n_k, n_k - n_q, dtype=bool)), strict=True):
+        expected[..., i + n_k - n_q - j] += dscores[..., i, j]
+    table = dbias[..., -1, ::-1]
+    assert np.abs(table - expected).max() <= (GRAD32 if dtype == np.float32 else FLOAT64)
+    assert np.isnan(dbias[..., ~np.tri(n_q, n_k, n_k - n_q, dtype=bool)]).all()
+
+
+@both
+@pytest.mark.parametrize("kind", ["row", "column", "one"])
+def test_entries_of_a_slice_may_share_memory_in_any_way(backend, kind):
+    q, k, v, dout = inputs(67, 71, 5)
+    out, lse = TWINS[backend].attention_forward(q, k, v, causal=False)
+    sums = np.zeros((BATCH, HEADS, *{"row": (1, 71), "column": (67, 1), "one": (1, 1)}[kind]))
+    view = np.lib.stride_tricks.as_strided(
+        sums, (BATCH, HEADS, 67, 71), [0 if sums.shape[a] == 1 else sums.strides[a] for a in range(4)]
+    )
+    dense = np.zeros(view.shape)
+    for dbias in (view, dense):
+        TWINS[backend].attention_backward(dout, q, k, v, out, lse, causal=False, dbias=dbias)
+    axes = tuple(a for a in (2, 3) if sums.shape[a] == 1)
+    assert np.abs(sums - dense.sum(axis=axes, keepdims=True)).max() <= FLOAT64
+
+
+@both
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize(("n_q", "n_k", "causal"), [(3, 7, True), (17, 17, True), (7, 71, False), (67, 131, True)])
+def test_dbias_is_the_derivative_along_a_random_direction(backend, n_q, n_k, causal, dropout):
+    q, k, v, dout = inputs(n_q, n_k, 5)
+    bias, dbias = normal(BATCH, HEADS, n_q, n_k, seed=5), np.zeros((BATCH, HEADS, n_q, n_k))
+    options = {"causal": causal, "dropout": dropout, "seed": 77}
+    module = TWINS[backend]
+    out, lse = module.attention_forward(q, k, v, bias=bias, **options)
+    module.attention_backward(dout, q, k, v, out, lse, bias=bias, dbias=dbias, **options)
+    direction = normal(*bias.shape, seed=9) + np.sign(dbias)
+
+    def slope(step):
+        plus, minus = (
+            module.attention_forward(q, k, v, bias=bias + s * direction, **options)[0] for s in (step, -step)
+        )
+        return np.vdot(plus - minus, dout) / (2 * step)
+
+    expected = np.vdot(direction, dbias)
+    assert abs((4 * slope(5e-5) - slope(1e-4)) / 3 - expected) <= DIFFERENCES * abs(expected)
+
+
+@both
+def test_a_bias_of_minus_infinity_hides_a_key(backend):
+    q, k, v, dout = inputs(67, 71, 5)
+    bias = np.zeros((BATCH, 1, 1, 71))
+    bias[..., 60:] = -np.inf
+    expected = both_passes(TWINS[backend], q, k[:, :, :60], v[:, :, :60], dout, causal=False)
+    out, lse, dq, dk, dv = both_passes(TWINS[backend], q, k, v, dout, causal=False, bias=bias)
+    assert not dk[:, :, 60:].any()
+    assert not dv[:, :, 60:].any()
+    results = (out, lse, dq, dk[:, :, :60], dv[:, :, :60])
+    assert np.less_equal(largest_error(results, expected), FLOAT64).all()
+
+
+@both
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("group", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("n_q", "n_k", "d"), [(1, 67, 5), (2, 2, 64), (4, 130, 33), (5, 6, 7), (65, 129, 13), (513, 513, 3)]
+)
+def test_heads_of_a_group_share_their_keys(backend, n_q, n_k, d, group, dtype):
+    kv_heads = 2
+    q, _, _, dout = inputs(n_q, n_k, d, dtype, heads=group * kv_heads)
+    _, k, v, _ = inputs(n_q, n_k, d, dtype, heads=kv_heads)
+    bias = normal(group * kv_heads, n_q, n_k, seed=5).astype(dtype)
+    *expected, _ = by_hand(*(x.astype(np.float64) for x in (q, k, v, dout, bias)))
+    results = both_passes(TWINS[backend], q, k, v, dout, bias=bias)
+    assert [x.shape for x in results] == [q.shape, q.shape[:3], q.shape, k.shape, v.shape]
+    # A gradient of a key is a sum over the heads of its group.
+    bounds = (FLOAT64, FLOAT64) if dtype == np.float64 else (2 * OUT32, group * GRAD32)
+    assert np.less_equal(largest_error(results, expected), bounds).all()
+
+
+@both
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_k", [5, 6, 15, 16, 17, 63, 64, 65, 127, 128, 129, 513])
+@pytest.mark.parametrize("d", [1, 7, 16, 64, 80, 130])
+def test_decoding_is_the_last_rows_of_the_whole(backend, n_k, d, dtype):
+    q, k, v, _ = inputs(n_k, n_k, d, dtype)
+    k[:, :, 0] *= 4  # where its score is positive, a maximum that later blocks do not reach
+    bias = numpy_attention.distance_bias(normal(HEADS, n_k, seed=6).astype(dtype), n_k, n_k)
+    out, lse = TWINS[backend].attention_forward(q, k, v, bias=bias)
+    for n_q in (1, 2, 3, 4, 5):
+        few, few_lse = TWINS[backend].attention_forward(q[:, :, -n_q:], k, v, bias=bias[..., -n_q:, :])
+        bound = FLOAT64 if dtype == np.float64 else 4 * OUT32  # the first key's scores are fourfold
+        assert np.abs(few - out[:, :, -n_q:]).max() <= bound
+        assert np.abs(few_lse - lse[:, :, -n_q:]).max() <= bound
+
+
+@both
+@pytest.mark.parametrize("n_q", [1, 4, 5, 19])
+def test_a_batch_in_parts_has_the_masks_of_the_whole(backend, n_q):
+    arrays = inputs(n_q, 67, 5)
+    options = {"dropout": 0.4, "seed": 3}
+    whole = both_passes(TWINS[backend], *arrays, **options, first_slice=2**32 - BATCH * HEADS)
+    for b in range(BATCH):
+        first = 2**32 - BATCH * HEADS + b * HEADS
+        part = both_passes(TWINS[backend], *(x[b : b + 1] for x in arrays), **options, first_slice=first)
+        pairs = zip(part, [x[b : b + 1] for x in whole], strict=True)
+        assert all(np.abs(x - y).max() <= FLOAT64 for x, y in pairs)
+    other = both_passes(TWINS[backend], *arrays, **options)
+    assert np.abs(other[0] - whole[0]).max() > 0.01
+
+
+@C_BUILT
+@pytest.mark.parametrize("n_q", [1, 3, 67])
+def test_threads_change_no_bit_of_groups_and_biases(monkeypatch, n_q):
+    q, _, _, dout = inputs(n_q, 71, 13, np.float32, heads=6)
+    _, k, v, _ = inputs(n_q, 71, 13, np.float32, heads=2)
+    bias = numpy_attention.distance_bias(normal(6, 71, seed=6).astype("f4"), n_q, 71)
+    runs = []
+    for n in (1, 2, 3):
+        monkeypatch.setattr(threads, "_num_threads", n)
+        dbias = numpy_attention.distance_bias(np.zeros((BATCH, 6, 71), "f4"), n_q, 71)
+        results = both_passes(c_attention, q, k, v, dout, bias=bias, dropout=0.2)
+        c_attention.attention_backward(dout, q, k, v, *results[:2], bias=bias, dbias=dbias, dropout=0.2)
+        runs.append([x.tobytes() for x in (*results, dbias)])
+    assert all(run == runs[0] for run in runs)
+
+
+def test_distance_bias_is_its_definition():
+    table = normal(HEADS, 7, seed=1)
+    for n_q in (0, 1, 5, 7):
+        view = numpy_attention.distance_bias(table, n_q, 7)
+        assert view.shape == (HEADS, n_q, 7)
+        for i, j in np.ndindex(n_q, 7):
+            distance = i + 7 - n_q - j
+            assert (view[:, i, j] == (table[:, distance] if distance >= 0 else 0)).all()
+    assert numpy_attention.distance_bias(np.zeros((HEADS, 0)), 0, 0).shape == (HEADS, 0, 0)
+    with pytest.raises(
+        ValueError, match=r"^distance_bias: table is float64\(3, 7\), expected \(\.\.\., 8\) to fit n_k$"
+    ):
+        numpy_attention.distance_bias(table, 5, 8)
+    with pytest.raises(ValueError, match=r"^distance_bias: n_q is 8, expected at least 0 and at most n_k = 7$"):
+        numpy_attention.distance_bias(table, 8, 7)
