@@ -1,4 +1,5 @@
 #include <math.h>
+#include <string.h>
 
 #include "refrope.h"
 #include "rr_config.h"

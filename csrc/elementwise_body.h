@@ -90,23 +90,20 @@ RR_CLONES int RR(cross_entropy_backward)(REAL *probabilities, const int64_t *tar
 {
     for (ptrdiff_t r = first; r < last; r++) {
         REAL *row = probabilities + r * classes;
+        const REAL factor = factors[r];
         row[targets[r]] -= 1;
         RR_INDEPENDENT
-        for (ptrdiff_t i = 0; i < classes; i++) row[i] *= factors[r];
+        for (ptrdiff_t i = 0; i < classes; i++) row[i] *= factor;
     }
     return 0;
 }
 
 /* rr_embedding_forward - y[r] = table[tokens[r]] for rows [first, last). Oracle: refrope.nn.layers.embedding_forward. */
-RR_CLONES int RR(embedding_forward)(const int64_t *tokens, const REAL *table, REAL *y, ptrdiff_t d, ptrdiff_t first,
-                                    ptrdiff_t last)
+int RR(embedding_forward)(const int64_t *tokens, const REAL *table, REAL *y, ptrdiff_t d, ptrdiff_t first,
+                          ptrdiff_t last)
 {
-    for (ptrdiff_t r = first; r < last; r++) {
-        const REAL *from = table + (ptrdiff_t)tokens[r] * d;
-        REAL *to = y + r * d;
-        RR_INDEPENDENT
-        for (ptrdiff_t i = 0; i < d; i++) to[i] = from[i];
-    }
+    for (ptrdiff_t r = first; r < last; r++)
+        memcpy(y + r * d, table + (ptrdiff_t)tokens[r] * d, (size_t)d * sizeof(REAL));
     return 0;
 }
 

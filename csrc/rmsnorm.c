@@ -1,14 +1,3 @@
-#include <math.h>
-
-#include "refrope.h"
-#include "rr_config.h"
-
-#define REAL float
-#define RR(name) rr_##name##_f32
-#include "rmsnorm_body.h"
-#undef REAL
-#undef RR
-
-#define REAL double
-#define RR(name) rr_##name##_f64
-#include "rmsnorm_body.h"
+/* rmsnorm.c - root-mean-square norm; rmsnorm_body.h holds it, for every element type and instruction set. */
+#define RR_BODY "rmsnorm_body.h"
+#include "rr_sets.h"

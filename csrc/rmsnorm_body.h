@@ -1,31 +1,104 @@
-/* Included by rmsnorm.c once for float32 and once for float64. */
+/* Included by rmsnorm.c through rr_sets.h. */
+#include "rr_vec.h"
 
-#define RR_LANES 16 /* partial sums kept apart, so that a compiler may add them side by side in the same order everywhere */
+#include "rr_exp.h"
+#include "rr_lanes.h"
 
-RR_INLINE REAL RR(sum_lanes)(const REAL *lanes)
+/* Up to LANES elements of a row: all of them unless n is less. */
+#define SOME(x) (n < LANES ? RR(get_some)(x, n, 0) : RR(get)(x))
+
+/* The sum of a[i]^2, in four sums side by side: an addition need not wait for the one before it. */
+RR_INLINE RR_TARGET REAL RR(sum_of_squares)(const REAL *a, ptrdiff_t d)
 {
-    REAL total = 0;
-    for (int i = 0; i < RR_LANES; i++) total += lanes[i];
-    return total;
-}
-
-/* sum of a[i] * b[i] * c[i]; c may be NULL for ones */
-RR_INLINE REAL RR(dot3)(const REAL *a, const REAL *b, const REAL *c, ptrdiff_t d)
-{
-    REAL lanes[RR_LANES] = {0};
+    VEC sum[4] = {{0}, {0}, {0}, {0}};
     ptrdiff_t i = 0;
-    for (; i + RR_LANES <= d; i += RR_LANES)
-        for (int l = 0; l < RR_LANES; l++) lanes[l] += a[i + l] * b[i + l] * (c ? c[i + l] : (REAL)1);
-    REAL total = RR(sum_lanes)(lanes);
-    for (; i < d; i++) total += a[i] * b[i] * (c ? c[i] : (REAL)1);
-    return total;
+    for (; i + 4 * LANES <= d; i += 4 * LANES) {
+        RR_UNROLL
+        for (int k = 0; k < 4; k++) {
+            const VEC x = RR(get)(a + i + k * LANES);
+            sum[k] += x * x;
+        }
+    }
+    for (; i < d; i += LANES) {
+        const ptrdiff_t n = d - i;
+        const VEC x = SOME(a + i);
+        sum[0] += x * x;
+    }
+    return RR(sum_lanes)((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
-/* 1 / sqrt(x) for finite x > 0 without libm's errno: the compiler turns sqrt into one instruction (-fno-math-errno). */
-RR_INLINE REAL RR(inv_sqrt)(double x)
+/* The sum of a[i] b[i] c[i], likewise. */
+RR_INLINE RR_TARGET REAL RR(sum_of_products)(const REAL *a, const REAL *b, const REAL *c, ptrdiff_t d)
 {
-    return (REAL)(1.0 / sqrt(x));
+    VEC sum[4] = {{0}, {0}, {0}, {0}};
+    ptrdiff_t i = 0;
+    for (; i + 4 * LANES <= d; i += 4 * LANES) {
+        RR_UNROLL
+        for (int k = 0; k < 4; k++) {
+            const ptrdiff_t at = i + k * LANES;
+            sum[k] += RR(get)(a + at) * RR(get)(b + at) * RR(get)(c + at);
+        }
+    }
+    for (; i < d; i += LANES) {
+        const ptrdiff_t n = d - i;
+        sum[0] += SOME(a + i) * SOME(b + i) * SOME(c + i);
+    }
+    return RR(sum_lanes)((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
+
+static RR_TARGET void RR(norm_forward)(const REAL *x, const REAL *gain, REAL *y, REAL *inv_rms, ptrdiff_t d, double eps,
+                                       ptrdiff_t first, ptrdiff_t last)
+{
+    for (ptrdiff_t r = first; r < last; r++) {
+        const REAL *x_row = x + r * d;
+        REAL *y_row = y + r * d;
+        /* -fno-math-errno makes sqrt one instruction. */
+        const REAL factor = (REAL)(1.0 / sqrt((double)RR(sum_of_squares)(x_row, d) / (double)d + eps));
+        inv_rms[r] = factor;
+        ptrdiff_t i = 0;
+        for (; i + LANES <= d; i += LANES) RR(put)(y_row + i, RR(get)(x_row + i) * factor * RR(get)(gain + i));
+        for (; i < d; i++) y_row[i] = x_row[i] * factor * gain[i];
+    }
+}
+
+/* One row: dx, and its part of dgain. `bypass` is NULL in one of the two copies that the caller makes. */
+RR_INLINE RR_TARGET void RR(norm_backward_row)(const REAL *dy, const REAL *x, const REAL *gain, REAL factor,
+                                               const REAL *bypass, REAL *dx, REAL *dgain, ptrdiff_t d)
+{
+    const REAL pull = RR(sum_of_products)(dy, x, gain, d) / (REAL)d * factor * factor;
+    ptrdiff_t i = 0;
+    for (; i + LANES <= d; i += LANES) {
+        const VEC dy_i = RR(get)(dy + i), x_i = RR(get)(x + i);
+        VEC g = factor * (dy_i * RR(get)(gain + i) - x_i * pull);
+        RR(put)(dgain + i, RR(get)(dgain + i) + dy_i * x_i * factor);
+        if (bypass) g += RR(get)(bypass + i);
+        RR(put)(dx + i, g);
+    }
+    for (; i < d; i++) {
+        const REAL g = factor * (dy[i] * gain[i] - x[i] * pull);
+        dgain[i] += dy[i] * x[i] * factor;
+        dx[i] = bypass ? bypass[i] + g : g;
+    }
+}
+
+static RR_TARGET void RR(norm_backward)(const REAL *dy, const REAL *x, const REAL *gain, const REAL *inv_rms,
+                                        const REAL *residual, REAL *dx, REAL *dgain_rows, ptrdiff_t d, ptrdiff_t rows,
+                                        ptrdiff_t block, ptrdiff_t first, ptrdiff_t last)
+{
+    for (ptrdiff_t b = first; b < last; b++) {
+        REAL *dgain = dgain_rows + b * d;
+        const ptrdiff_t end = (b + 1) * block < rows ? (b + 1) * block : rows;
+        for (ptrdiff_t i = 0; i < d; i++) dgain[i] = 0;
+        if (residual)
+            for (ptrdiff_t r = b * block; r < end; r++)
+                RR(norm_backward_row)(dy + r * d, x + r * d, gain, inv_rms[r], residual + r * d, dx + r * d, dgain, d);
+        else
+            for (ptrdiff_t r = b * block; r < end; r++)
+                RR(norm_backward_row)(dy + r * d, x + r * d, gain, inv_rms[r], NULL, dx + r * d, dgain, d);
+    }
+}
+
+#ifdef RR_ENTRY
 
 /*
  * rr_rmsnorm_forward_f32 / _f64 - divide every row by its root mean square and scale it by a gain.
@@ -35,18 +108,11 @@ RR_INLINE REAL RR(inv_sqrt)(double x)
  * Given    : x [rows, d], gain [d], eps >= 0; rows [first, last)
  * Returned : y [rows, d] = x * inv_rms * gain; inv_rms [rows] = 1 / sqrt(mean(x^2) + eps); 0 done, 1 bad size
  */
-RR_CLONES int RR(rmsnorm_forward)(const REAL *x, const REAL *gain, REAL *y, REAL *inv_rms, ptrdiff_t d, double eps,
-                                  ptrdiff_t first, ptrdiff_t last)
+int RR_EXPORT(rmsnorm_forward)(const REAL *x, const REAL *gain, REAL *y, REAL *inv_rms, ptrdiff_t d, double eps,
+                               ptrdiff_t first, ptrdiff_t last)
 {
     if (d < 1) return 1;
-    for (ptrdiff_t r = first; r < last; r++) {
-        const REAL *x_row = x + r * d;
-        REAL *y_row = y + r * d;
-        const REAL scale = RR(inv_sqrt)((double)RR(dot3)(x_row, x_row, NULL, d) / (double)d + eps);
-        inv_rms[r] = scale;
-        RR_INDEPENDENT
-        for (ptrdiff_t i = 0; i < d; i++) y_row[i] = x_row[i] * scale * gain[i];
-    }
+    RR_CALL(norm_forward, x, gain, y, inv_rms, d, eps, first, last);
     return 0;
 }
 
@@ -60,29 +126,16 @@ RR_CLONES int RR(rmsnorm_forward)(const REAL *x, const REAL *gain, REAL *y, REAL
  *            dgain_rows [blocks, d]: block b holds the sum of dy x inv_rms over its rows; the caller adds the blocks
  *            in order, so that the result does not depend on the number of threads. 0 done, 1 bad size
  */
-RR_CLONES int RR(rmsnorm_backward)(const REAL *dy, const REAL *x, const REAL *gain, const REAL *inv_rms,
-                                   const REAL *residual, REAL *dx, REAL *dgain_rows, ptrdiff_t d, ptrdiff_t rows,
-                                   ptrdiff_t block, ptrdiff_t first, ptrdiff_t last)
+int RR_EXPORT(rmsnorm_backward)(const REAL *dy, const REAL *x, const REAL *gain, const REAL *inv_rms,
+                                const REAL *residual, REAL *dx, REAL *dgain_rows, ptrdiff_t d, ptrdiff_t rows,
+                                ptrdiff_t block, ptrdiff_t first, ptrdiff_t last)
 {
     if (d < 1 || rows < 0 || block < 1) return 1;
-    for (ptrdiff_t b = first; b < last; b++) {
-        REAL *dgain = dgain_rows + b * d;
-        const ptrdiff_t end = (b + 1) * block < rows ? (b + 1) * block : rows;
-        for (ptrdiff_t i = 0; i < d; i++) dgain[i] = 0;
-        for (ptrdiff_t r = b * block; r < end; r++) {
-            const REAL *dy_row = dy + r * d, *x_row = x + r * d;
-            REAL *dx_row = dx + r * d;
-            const REAL scale = inv_rms[r];
-            const REAL pull = RR(dot3)(dy_row, x_row, gain, d) / (REAL)d * scale * scale;
-            RR_INDEPENDENT
-            for (ptrdiff_t i = 0; i < d; i++) {
-                const REAL g = scale * (dy_row[i] * gain[i] - x_row[i] * pull);
-                dgain[i] += dy_row[i] * x_row[i] * scale;
-                dx_row[i] = residual ? residual[r * d + i] + g : g;
-            }
-        }
-    }
+    RR_CALL(norm_backward, dy, x, gain, inv_rms, residual, dx, dgain_rows, d, rows, block, first, last);
     return 0;
 }
 
-#undef RR_LANES
+#endif
+
+#undef SOME
+#include "rr_sets_end.h"
