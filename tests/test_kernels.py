@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -71,6 +72,48 @@ def test_an_error_in_one_range_is_not_lost():
     try:
         with pytest.raises(MemoryError, match="second range"):
             threads.run_ranges(task, 10)
+    finally:
+        kernels.set_num_threads(before)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_parts_are_done_once_each_and_workers_do_not_share_one(n):
+    before, busy = kernels.get_num_threads(), set()
+    kernels.set_num_threads(n)
+
+    def task(worker, part):
+        assert worker < n
+        assert worker not in busy
+        busy.add(worker)
+        # Kernels and parts inside a part stay on its thread.
+        assert threads.run_ranges(lambda first, last: last - first, 7) == [7]
+        assert kernels.run_parts(lambda inner, i: (inner, i), 3) == [(0, 0), (0, 1), (0, 2)]
+        busy.remove(worker)
+        return part**2
+
+    try:
+        for count in (0, 1, 2, 17):
+            assert kernels.run_parts(task, count) == [part**2 for part in range(count)]
+    finally:
+        kernels.set_num_threads(before)
+
+
+def test_an_error_in_a_part_waits_for_the_others():
+    before, done = kernels.get_num_threads(), []
+    kernels.set_num_threads(2)
+
+    def task(worker, part):
+        if part == 0:
+            raise FloatingPointError("of part 0")
+        time.sleep(0.05)
+        done.append(part)
+
+    try:
+        with pytest.raises(FloatingPointError, match="of part 0"):
+            kernels.run_parts(task, 2)
+        finished = list(done)
+        time.sleep(0.1)
+        assert done == finished
     finally:
         kernels.set_num_threads(before)
 

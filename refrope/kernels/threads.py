@@ -11,10 +11,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import pairwise
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -104,7 +104,7 @@ def run_ranges(task: Callable[[int, int], int], count: int) -> list[int]:
 
     Inside `run_parts` all of it is one range, on the thread that asks.
     """
-    threads = 1 if getattr(_thread, "whole", False) else min(get_num_threads(), count)
+    threads = 1 if _in_a_part() else min(get_num_threads(), count)
     if threads <= 1:
         return [task(0, count)]
     bounds = [count * i // threads for i in range(threads + 1)]
@@ -118,21 +118,19 @@ def run_parts(task: Callable[[int, int], Result], count: int) -> list[Result]:
     it stay on its thread, so that its result does not depend on the number of threads. Two tasks that run at the same
     time have different workers, 0 <= worker < `parts_at_once`.
     """
-    workers = min(parts_at_once(), count)
+    workers = max(1, min(parts_at_once(), count))
     waiting: SimpleQueue[int] = SimpleQueue()
-    for part in range(count):
+    for part in range(count + workers):  # those from `count` on tell a worker that it is done
         waiting.put(part)
     results: dict[int, Result] = {}
 
     def work(worker: int) -> None:
-        _thread.whole = True
+        inside, _thread.whole = _in_a_part(), True
         try:
-            while not waiting.empty():
-                with suppress(Empty):  # another worker may have taken the last one
-                    part = waiting.get_nowait()
-                    results[part] = task(worker, part)
+            while (part := waiting.get()) < count:
+                results[part] = task(worker, part)
         finally:
-            _thread.whole = False
+            _thread.whole = inside
 
     with single_blas_thread():
         _together([partial(work, worker) for worker in range(workers)])
@@ -140,11 +138,15 @@ def run_parts(task: Callable[[int, int], Result], count: int) -> list[Result]:
 
 
 def parts_at_once() -> int:
-    """How many parts `run_parts` works on at the same time: the number of threads.
+    """How many parts `run_parts` works on at the same time: the number of threads, but one inside a part.
 
-    One where threadpoolctl is missing: products at the same time, each on all of BLAS's threads, wait for each other.
+    One, too, where threadpoolctl is missing: products at the same time, each on all of BLAS's threads, wait for each other.
     """
-    return get_num_threads() if _blas_controller() is not None else 1
+    return 1 if _in_a_part() or _blas_controller() is None else get_num_threads()
+
+
+def _in_a_part() -> bool:
+    return getattr(_thread, "whole", False)
 
 
 def _together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
