@@ -140,7 +140,7 @@ def run_parts(task: Callable[[int, int], Result], count: int) -> list[Result]:
 def parts_at_once() -> int:
     """How many parts `run_parts` works on at the same time: the number of threads, but one inside a part.
 
-    One, too, where threadpoolctl is missing: products at the same time, each on all of BLAS's threads, wait for each other.
+    One, too, where threadpoolctl is missing: products at one time, each on all of BLAS's threads, wait for each other.
     """
     return 1 if _in_a_part() or _blas_controller() is None else get_num_threads()
 

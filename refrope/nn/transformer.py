@@ -171,7 +171,7 @@ class Transformer:
         dx, _ = ops.rmsnorm_backward(
             *(dx, saved["x"], self.params["final.gain"], saved["inv_rms"]),
             dgain=self.grads["final.gain"],
-            out=buf("dx", *dx.shape),
+            out=dx,
         )
         for i in reversed(range(c.layers)):
             dx = self._feed_forward_backward(i, dx)
@@ -300,7 +300,7 @@ class Transformer:
         """The gradient that goes into a sublayer's branch, while `dy` itself goes on along the residual path."""
         if self._saved["seed"] is None:
             return dy
-        masked: Array = self._saved["y"]  # of the final norm, whose gradient is done
+        masked: Array = self._saved["x"]  # what went into the final norm, whose gradient is done
         self._dropout(dy, site, out=masked)
         return masked
 
