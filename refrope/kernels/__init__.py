@@ -1,6 +1,6 @@
 """C twins: the same names, signatures and errors as the NumPy functions they speed up.
 
-    refrope.rotary.rotate            rotate
+    refrope.rotary                   rotate, rotate_periodic
     refrope.nn.attention             attention_forward, attention_backward
     refrope.nn.layers                linear_forward, linear_backward, rmsnorm_forward, rmsnorm_backward,
                                      relu_forward, relu_backward, embedding_forward, embedding_backward,
@@ -33,7 +33,7 @@ from refrope.kernels.loss import (
     embedding_backward,
     embedding_forward,
 )
-from refrope.kernels.rotary import rotate
+from refrope.kernels.rotary import rotate, rotate_periodic
 from refrope.kernels.threads import get_num_threads, set_num_threads, single_blas_thread
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "rmsnorm_backward",
     "rmsnorm_forward",
     "rotate",
+    "rotate_periodic",
     "set_num_threads",
     "single_blas_thread",
 ]

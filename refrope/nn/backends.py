@@ -17,6 +17,7 @@ class NumpyOps:
 
     single_blas_thread = staticmethod(nullcontext)  # its products are BLAS's own business
     rotate = staticmethod(rotary.rotate)
+    rotate_periodic = staticmethod(rotary.rotate_periodic)
     attention_forward = staticmethod(attention.attention_forward)
     attention_backward = staticmethod(attention.attention_backward)
     matmul = staticmethod(layers.matmul)
