@@ -74,6 +74,16 @@ int rr_cross_entropy_forward_f32(const float *logits, const int64_t *targets, fl
 int rr_cross_entropy_forward_f64(const double *logits, const int64_t *targets, double *probabilities,
                                  double *likelihoods, ptrdiff_t classes, ptrdiff_t first, ptrdiff_t last);
 
+/* swiglu */
+int rr_swiglu_forward_f32(const float *gate, const float *up, float *y, const ptrdiff_t *row_steps, ptrdiff_t features,
+                          ptrdiff_t first, ptrdiff_t last);
+int rr_swiglu_backward_f32(const float *dy, const float *gate, const float *up, float *dgate, float *dup,
+                           const ptrdiff_t *row_steps, ptrdiff_t features, ptrdiff_t first, ptrdiff_t last);
+int rr_swiglu_forward_f64(const double *gate, const double *up, double *y, const ptrdiff_t *row_steps, ptrdiff_t features,
+                          ptrdiff_t first, ptrdiff_t last);
+int rr_swiglu_backward_f64(const double *dy, const double *gate, const double *up, double *dgate, double *dup,
+                           const ptrdiff_t *row_steps, ptrdiff_t features, ptrdiff_t first, ptrdiff_t last);
+
 /* elementwise */
 int rr_relu_forward_f32(const float *x, float *y, ptrdiff_t first, ptrdiff_t last);
 int rr_relu_forward_f64(const double *x, double *y, ptrdiff_t first, ptrdiff_t last);

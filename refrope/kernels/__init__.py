@@ -4,7 +4,7 @@
     refrope.nn.attention             attention_forward, attention_backward
     refrope.nn.layers                linear_forward, linear_backward, rmsnorm_forward, rmsnorm_backward,
                                      relu_forward, relu_backward, embedding_forward, embedding_backward,
-                                     cross_entropy_forward, cross_entropy_backward
+                                     cross_entropy_forward, cross_entropy_backward, swiglu_forward, swiglu_backward
     refrope.nn.dropout, .optim       dropout, adamw_update
 
 Where the compiled module is missing every one of them raises RuntimeError with the remedy; nothing falls back silently.
@@ -34,6 +34,7 @@ from refrope.kernels.loss import (
     embedding_forward,
 )
 from refrope.kernels.rotary import rotate, rotate_periodic
+from refrope.kernels.swiglu import swiglu_backward, swiglu_forward
 from refrope.kernels.threads import get_num_threads, set_num_threads, single_blas_thread
 
 __all__ = [
@@ -61,6 +62,8 @@ __all__ = [
     "rotate_periodic",
     "set_num_threads",
     "single_blas_thread",
+    "swiglu_backward",
+    "swiglu_forward",
 ]
 
 

@@ -27,6 +27,8 @@ class NumpyOps:
     rmsnorm_backward = staticmethod(layers.rmsnorm_backward)
     relu_forward = staticmethod(layers.relu_forward)
     relu_backward = staticmethod(layers.relu_backward)
+    swiglu_forward = staticmethod(layers.swiglu_forward)
+    swiglu_backward = staticmethod(layers.swiglu_backward)
     embedding_forward = staticmethod(layers.embedding_forward)
     embedding_backward = staticmethod(layers.embedding_backward)
     cross_entropy_forward = staticmethod(layers.cross_entropy_forward)
