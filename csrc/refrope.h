@@ -18,6 +18,16 @@ int rr_rotate_f32(const float *x, const ptrdiff_t *x_strides, float *y, const pt
 int rr_rotate_f64(const double *x, const ptrdiff_t *x_strides, double *y, const ptrdiff_t *y_strides,
                   const double *cos_t, const double *sin_t, ptrdiff_t heads, ptrdiff_t rows, ptrdiff_t features,
                   ptrdiff_t start, ptrdiff_t pairs, int interleaved, int transpose, ptrdiff_t first, ptrdiff_t last);
+int rr_rotate_periodic_f32(const float *x, const ptrdiff_t *x_strides, float *y, const ptrdiff_t *y_strides,
+                               const float *cos_p, const float *sin_p, const int64_t *starts, const int64_t *periods,
+                               const int64_t *positions, ptrdiff_t batches, ptrdiff_t heads, ptrdiff_t features,
+                               ptrdiff_t start, ptrdiff_t pairs, int interleaved, int transpose, ptrdiff_t first,
+                               ptrdiff_t last);
+int rr_rotate_periodic_f64(const double *x, const ptrdiff_t *x_strides, double *y, const ptrdiff_t *y_strides,
+                               const double *cos_p, const double *sin_p, const int64_t *starts, const int64_t *periods,
+                               const int64_t *positions, ptrdiff_t batches, ptrdiff_t heads, ptrdiff_t features,
+                               ptrdiff_t start, ptrdiff_t pairs, int interleaved, int transpose, ptrdiff_t first,
+                               ptrdiff_t last);
 
 /* attention */
 ptrdiff_t rr_attention_scratch(ptrdiff_t n_q, ptrdiff_t d, int backward);
@@ -69,6 +79,16 @@ int rr_cross_entropy_forward_f32(const float *logits, const int64_t *targets, fl
                                  ptrdiff_t classes, ptrdiff_t first, ptrdiff_t last);
 int rr_cross_entropy_forward_f64(const double *logits, const int64_t *targets, double *probabilities,
                                  double *likelihoods, ptrdiff_t classes, ptrdiff_t first, ptrdiff_t last);
+
+/* swiglu */
+int rr_swiglu_forward_f32(const float *gate, const float *up, float *y, const ptrdiff_t *row_steps, ptrdiff_t features,
+                          ptrdiff_t first, ptrdiff_t last);
+int rr_swiglu_backward_f32(const float *dy, const float *gate, const float *up, float *dgate, float *dup,
+                           const ptrdiff_t *row_steps, ptrdiff_t features, ptrdiff_t first, ptrdiff_t last);
+int rr_swiglu_forward_f64(const double *gate, const double *up, double *y, const ptrdiff_t *row_steps, ptrdiff_t features,
+                          ptrdiff_t first, ptrdiff_t last);
+int rr_swiglu_backward_f64(const double *dy, const double *gate, const double *up, double *dgate, double *dup,
+                           const ptrdiff_t *row_steps, ptrdiff_t features, ptrdiff_t first, ptrdiff_t last);
 
 /* elementwise */
 int rr_relu_forward_f32(const float *x, float *y, ptrdiff_t first, ptrdiff_t last);

@@ -102,6 +102,43 @@ RR_INLINE void RR(rotate_block)(const REAL *x, const ptrdiff_t *x_strides, REAL 
     }
 }
 
+/* The features that are not turned, of `count` heads, unless y is x. */
+RR_INLINE void RR(copy_others)(const REAL *x, const ptrdiff_t *x_strides, REAL *y, const ptrdiff_t *y_strides,
+                               ptrdiff_t count, ptrdiff_t rows, ptrdiff_t features, ptrdiff_t start, ptrdiff_t pairs)
+{
+    if (x == y || 2 * pairs == features) return;
+    for (ptrdiff_t h = 0; h < count; h++)
+        for (ptrdiff_t t = 0; t < rows; t++) {
+            const REAL *x_row = x + h * x_strides[0] + t * x_strides[1];
+            REAL *y_row = y + h * y_strides[0] + t * y_strides[1];
+            for (ptrdiff_t f = 0; f < start; f++) y_row[f] = x_row[f];
+            for (ptrdiff_t f = start + 2 * pairs; f < features; f++) y_row[f] = x_row[f];
+        }
+}
+
+/*
+ * Table rows [0, height) at positions[0 .. height), for `pairs` pairs. Where a position follows the one before, so does
+ * its place in the period: a division is dear, and most positions do.
+ */
+RR_INLINE void RR(look_up)(const REAL *cos_p, const REAL *sin_p, const int64_t *starts, const int64_t *periods,
+                           const int64_t *positions, ptrdiff_t height, ptrdiff_t pairs, REAL *c, REAL *s)
+{
+    int64_t places[RR_PAIRS];
+    for (ptrdiff_t t = 0; t < height; t++) {
+        const int follows = t > 0 && positions[t - 1] < INT64_MAX && positions[t] == positions[t - 1] + 1;
+        for (ptrdiff_t j = 0; j < pairs; j++) {
+            if (follows) {
+                places[j] = places[j] + 1 == periods[j] ? 0 : places[j] + 1;
+            } else {
+                const int64_t rest = positions[t] % periods[j];
+                places[j] = rest < 0 ? rest + periods[j] : rest;
+            }
+            c[t * pairs + j] = cos_p[starts[j] + places[j]];
+            s[t * pairs + j] = sin_p[starts[j] + places[j]];
+        }
+    }
+}
+
 /*
  * rr_rotate_f32 / _f64 - turn the feature pairs of every row of x by tabulated angles.
  *
@@ -138,15 +175,48 @@ RR_CLONES int RR(rotate)(const REAL *x, const ptrdiff_t *x_strides, REAL *y, con
                                  sin_t + t * pairs + p, pairs, count, rows - t < block ? rows - t : block, width,
                                  pairs, interleaved, sign);
         }
-        if (x == y || 2 * pairs == features) continue;
-        for (ptrdiff_t h = 0; h < count; h++)
-            for (ptrdiff_t t = 0; t < rows; t++) {
-                const REAL *x_row = x_start + h * x_strides[1] + t * x_strides[2];
-                REAL *y_row = y_start + h * y_strides[1] + t * y_strides[2];
-                for (ptrdiff_t f = 0; f < start; f++) y_row[f] = x_row[f];
-                for (ptrdiff_t f = start + 2 * pairs; f < features; f++) y_row[f] = x_row[f];
-            }
+        RR(copy_others)(x_start, x_strides + 1, y_start, y_strides + 1, count, rows, features, start, pairs);
     }
+    return 0;
+}
+
+/*
+ * rr_rotate_periodic_f32 / _f64 - rr_rotate with tables that hold one period of every pair.
+ *
+ * Oracle   : refrope.rotary.rotate_periodic, equal bit for bit.
+ * Source   : Wang et al. 2024, arXiv:2403.00071, Theorem 1: position n has the angles of n mod period.
+ * Given    : x            [batches, heads, rows, features] through its strides
+ *            cos_p, sin_p pair j's entry for place p at starts[j] + p, 0 <= p < periods[j]
+ *            starts, periods [pairs], periods >= 1; positions [rows], any of int64
+ *            first, last  the rows to work on; the others as in rr_rotate
+ * Returned : y of x's shape, either x itself or without overlap; 0 done, 1 bad size
+ * Notes    : no allocation, no globals, no libm. A few rows are looked up at a time, then all batches and heads turned.
+ */
+RR_CLONES int RR(rotate_periodic)(const REAL *x, const ptrdiff_t *x_strides, REAL *y, const ptrdiff_t *y_strides,
+                                  const REAL *cos_p, const REAL *sin_p, const int64_t *starts, const int64_t *periods,
+                                  const int64_t *positions, ptrdiff_t batches, ptrdiff_t heads, ptrdiff_t features,
+                                  ptrdiff_t start, ptrdiff_t pairs, int interleaved, int transpose, ptrdiff_t first,
+                                  ptrdiff_t last)
+{
+    if (batches < 0 || heads < 0 || first < 0 || pairs < 0 || start < 0 || start + 2 * pairs > features) return 1;
+    const REAL sign = transpose ? (REAL)-1 : (REAL)1;
+    REAL c[RR_TABLE / 4], s[RR_TABLE / 4];
+    for (ptrdiff_t p = 0; p < pairs; p += RR_PAIRS) {
+        const ptrdiff_t width = pairs - p < RR_PAIRS ? pairs - p : RR_PAIRS;
+        const ptrdiff_t block = RR_TABLE / 4 / width, place = start + (interleaved ? 2 * p : p);
+        for (ptrdiff_t t = first; t < last; t += block) {
+            const ptrdiff_t height = last - t < block ? last - t : block;
+            RR(look_up)(cos_p, sin_p, starts + p, periods + p, positions + t, height, width, c, s);
+            for (ptrdiff_t b = 0; b < batches; b++)
+                RR(rotate_block)(x + b * x_strides[0] + t * x_strides[2] + place, x_strides + 1,
+                                 y + b * y_strides[0] + t * y_strides[2] + place, y_strides + 1, c, s, width, heads,
+                                 height, width, pairs, interleaved, sign);
+        }
+    }
+    for (ptrdiff_t b = 0; b < batches; b++)
+        RR(copy_others)(x + b * x_strides[0] + first * x_strides[2], x_strides + 1,
+                        y + b * y_strides[0] + first * y_strides[2], y_strides + 1, heads, last - first, features,
+                        start, pairs);
     return 0;
 }
 

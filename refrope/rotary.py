@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.errors import check_name, describe
+from refrope.tables import PeriodTables, as_positions
 
 LAYOUTS = ("half", "interleaved")
 Array = npt.NDArray[Any]
@@ -66,6 +67,44 @@ def rotate(
     return y
 
 
+def rotate_periodic(
+    x: Array,
+    positions: npt.ArrayLike,
+    tables: PeriodTables,
+    *,
+    layout: str = "half",
+    transpose: bool = False,
+    suffix: bool = False,
+    out: Array | None = None,
+) -> Array:
+    """`rotate` with tables that hold one period of every pair: row t of `x` is at ``positions[t]``.
+
+    Parameters
+    ----------
+    x : (..., T, D) float32 or float64, D even
+    positions : (T,) int64, any of them
+    tables : PeriodTables of `x`'s dtype, as from `Resonance.period_tables`
+    layout, transpose, suffix, out : as in `rotate`
+
+    Returns
+    -------
+    (..., T, D), equal bit for bit to ``rotate(x, *encoding.cos_sin(positions, x.dtype))``.
+
+    Raises
+    ------
+    ValueError
+        As in `rotate`; positions that are not T integers.
+
+    References
+    ----------
+    Wang et al. 2024, arXiv:2403.00071, Theorem 1. C twin: rr_rotate_periodic_f32 in csrc/rotary.c.
+    """
+    places, _ = check_periodic(x, positions, tables, layout, suffix, out)
+    entries = tables.starts + np.mod(places[:, None], tables.periods)
+    cos, sin = tables.cos[entries], tables.sin[entries]
+    return rotate(x, cos, sin, layout=layout, transpose=transpose, suffix=suffix, out=out)
+
+
 def pair_slices(layout: str, start: int, pairs: int) -> tuple[slice, slice]:
     """The first and the second members of all pairs, as slices of the feature axis."""
     end = start + 2 * pairs
@@ -119,3 +158,15 @@ def check_rotate(x: Array, cos: Array, sin: Array, layout: str, suffix: bool, ou
     if out is not None and (not isinstance(out, np.ndarray) or out.shape != x.shape or out.dtype != x.dtype):
         raise ValueError(f"rotate: out is {describe(out)}, expected {describe(x)} like x")
     return features - 2 * cos.shape[1] if suffix else 0
+
+
+def check_periodic(
+    x: Array, positions: npt.ArrayLike, tables: PeriodTables, layout: str, suffix: bool, out: Array | None
+) -> tuple[npt.NDArray[np.int64], int]:
+    """Raise unless the arguments of `rotate_periodic` fit each other; positions and the first feature that turns."""
+    places = as_positions(positions, integers_only=True)
+    if not isinstance(x, np.ndarray) or x.ndim < 2 or places.shape != x.shape[-2:-1]:
+        wanted = "(T,) for x (..., T, D)"
+        raise ValueError(f"rotate_periodic: positions are {describe(places)} for x {describe(x)}, expected {wanted}")
+    rows = np.broadcast_to(tables.cos[:1], (len(places), len(tables.periods)))  # of the shape that rotate would take
+    return places, check_rotate(x, rows, rows, layout, suffix, out)

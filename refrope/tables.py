@@ -5,6 +5,7 @@ Angles are float64; cos and sin are taken in float64 and rounded once, to the dt
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,58 @@ def periodic_turns(periods: npt.NDArray[np.int64], positions: npt.ArrayLike) -> 
     divisors = np.maximum(periods, 1)
     result: npt.NDArray[np.float64] = np.mod(places[..., None], divisors) / divisors
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class PeriodTables:
+    """One period of every pair, for `refrope.rotary.rotate_periodic`; the arrays are made read-only.
+
+    Parameters
+    ----------
+    cos, sin : (entries,) float64, float32 or float16
+        Pair j's entry for position p is at ``starts[j] + p mod periods[j]``. The attention factor is in them.
+    starts, periods : (pairs,) int64, periods >= 1
+
+    Raises
+    ------
+    ValueError
+        Arrays of other shapes or types, or a pair whose entries lie outside `cos`.
+    """
+
+    cos: npt.NDArray[Any]
+    sin: npt.NDArray[Any]
+    starts: npt.NDArray[np.int64]
+    periods: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        """Check once that every look-up stays within the arrays."""
+        if self.cos.ndim != 1 or self.sin.shape != self.cos.shape or self.sin.dtype != self.cos.dtype:
+            raise ValueError(
+                f"PeriodTables: cos is {describe(self.cos)}, sin {describe(self.sin)}, expected (entries,)"
+            )
+        for name, array in (("starts", self.starts), ("periods", self.periods)):
+            if array.dtype != np.int64 or array.ndim != 1 or array.shape != self.periods.shape:
+                raise ValueError(f"PeriodTables: {name} is {describe(array)}, expected int64 (pairs,)")
+        inside = (self.starts >= 0) & (self.periods >= 1) & (self.periods <= len(self.cos) - self.starts)
+        if not inside.all():
+            pair = int(np.argmin(inside))
+            place = f"{self.periods[pair]} entries from {self.starts[pair]} on"
+            raise ValueError(f"PeriodTables: pair {pair} has {place}, expected at least 1 within {len(self.cos)}")
+        for array in (self.cos, self.sin, self.starts, self.periods):
+            array.setflags(write=False)
+
+
+def period_tables(
+    periods: npt.NDArray[np.int64], *, dtype: npt.DTypeLike = np.float32, attention_factor: float = 1.0
+) -> PeriodTables:
+    """The entries of `periodic_cos_sin` at positions 0 .. period - 1 of every pair, equal bit for bit.
+
+    `periods` (pairs,) int64 as there; a pair that stands still has one entry.
+    """
+    counts = np.maximum(periods, 1)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+    turns = np.concatenate([np.arange(count) / count for count in counts])
+    return PeriodTables(*_cos_sin_of_angles(2 * np.pi * turns, dtype, attention_factor), starts, counts)
 
 
 def _cos_sin_of_angles(

@@ -5,9 +5,9 @@ import pytest
 from conftest import BACKENDS, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import encodings
+from strategies import encodings, int64_positions
 
-from refrope import RoPE, kernels, rotary, rotation_matrix
+from refrope import FoPE, Resonance, RoPE, XPos, YaRN, kernels, rotary, rotation_matrix, tables
 
 ROTATE = {"numpy": rotary.rotate, "c": kernels.rotate}
 LAYOUTS = ["half", "interleaved"]
@@ -190,3 +190,74 @@ def test_wrong_calls_are_explained(backend, x, cos, options, words):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         ROTATE[backend](x, cos, cos.copy(), **options)
     assert words in str(caught.value)
+
+
+PERIODIC = {"numpy": rotary.rotate_periodic, "c": kernels.rotate_periodic}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(
+    head_dim=st.sampled_from([2, 14, 16, 18, 64, 66]),
+    extra=st.sampled_from([0, 6]),
+    shape=st.lists(st.integers(0, 3), min_size=0, max_size=3),
+    starts=st.lists(int64_positions, min_size=0, max_size=4),
+    run=st.sampled_from([1, 2, 70]),
+    layout=layouts,
+    transpose=st.booleans(),
+    suffix=st.booleans(),
+    threads=st.integers(1, 3),
+    seed=seeds,
+)
+def test_one_period_turns_as_tables_over_positions_do(
+    backend, dtype, head_dim, extra, shape, starts, run, layout, transpose, suffix, threads, seed
+):
+    encoding = Resonance(YaRN(head_dim, 500.0, 4.0, original_length=64))
+    last = 2**63 - 1
+    positions = np.array([min(p + i, last) for p in starts for i in range(run)], dtype=np.int64)
+    x = normal(seed, *shape, len(positions), head_dim + extra, dtype=dtype)
+    options = {"layout": layout, "transpose": transpose, "suffix": suffix}
+    expected = rotary.rotate(x, *encoding.cos_sin(positions, dtype), **options)
+    before = kernels.get_num_threads()
+    kernels.set_num_threads(threads)
+    try:
+        turned = PERIODIC[backend](x, positions, encoding.period_tables(dtype), **options)
+        PERIODIC[backend](x, positions, encoding.period_tables(dtype), out=x, **options)
+    finally:
+        kernels.set_num_threads(before)
+    assert same_bits(turned, expected)
+    assert same_bits(x, expected)
+
+
+def test_period_tables_are_the_entries_of_cos_sin():
+    encoding = Resonance(Resonance(YaRN(16, 1000.0, 8.0, original_length=64)))
+    found = encoding.period_tables(np.float64)
+    cos, sin = encoding.cos_sin(np.arange(encoding.periods.max()), np.float64)
+    for j, (start, period) in enumerate(zip(found.starts, encoding.periods, strict=True)):
+        assert same_bits(found.cos[start : start + period], cos[:period, j])
+        assert same_bits(found.sin[start : start + period], sin[:period, j])
+    assert len(found.cos) == encoding.periods.sum()
+
+
+def test_period_tables_say_when_there_are_none():
+    with pytest.raises(ValueError, match="expected at most max_entries = 100"):
+        Resonance(RoPE(16)).period_tables(max_entries=100)
+    with pytest.raises(ValueError, match="wavelengths are not whole and there are no periods"):
+        Resonance(YaRN(16, 1e4, 4.0, 64), "before").period_tables()
+    for encoding in (XPos(16), FoPE(16)):
+        with pytest.raises(ValueError, match=rf"{encoding.name}'s tables depend on more than the phase"):
+            Resonance(encoding).period_tables()
+    ones = np.ones(3)
+    with pytest.raises(ValueError, match="pair 1 has 3 entries from 1 on, expected at least 1 within 3"):
+        tables.PeriodTables(ones, ones, np.array([0, 1]), np.array([3, 3]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_positions_and_dtypes_of_periods_are_checked(backend):
+    found = Resonance(RoPE(8, 100.0)).period_tables()
+    with pytest.raises(ValueError, match=r"rotate_periodic: positions are int64\(2,\) for x float32\(3, 8\)"):
+        PERIODIC[backend](np.zeros((3, 8), np.float32), [1, 2], found)
+    with pytest.raises(ValueError, match=r"cos is float32\(3, 4\), expected float64\(3, r/2\)"):
+        PERIODIC[backend](np.zeros((3, 8)), [1, 2, 3], found)
+    with pytest.raises(ValueError, match="expected int64 values"):
+        PERIODIC[backend](np.zeros((1, 8), np.float32), [0.5], found)

@@ -138,6 +138,37 @@ class Resonance(RotaryEncoding):
             circle = partial(tables.periodic_cos_sin, self.periods)
         return self._tables(circle, positions, dtype, **options)
 
+    def period_tables(self, dtype: npt.DTypeLike = np.float32, *, max_entries: int = 2**24) -> tables.PeriodTables:
+        """One period of every pair, for `refrope.rotary.rotate_periodic`: no tables over positions are needed then.
+
+        Parameters
+        ----------
+        dtype : float64, float32 or float16
+        max_entries : int
+            The sum of all periods may not be larger; an entry is one cos and one sin.
+
+        Returns
+        -------
+        PeriodTables, with the bits of `cos_sin` at the same positions.
+
+        Raises
+        ------
+        ValueError
+            Dialect "before", whose pairs have no periods; an encoding whose tables are more than phases times one
+            factor (xPos, FoPE); more than `max_entries`.
+        """
+        inside = self.encoding
+        while isinstance(inside, Resonance):
+            inside = inside.encoding
+        if type(inside)._tables is not RotaryEncoding._tables:
+            raise ValueError(f"Resonance.period_tables: {inside.name}'s tables depend on more than the phase")
+        entries = sum(max(int(period), 1) for period in self.periods)
+        if entries > max_entries:
+            raise ValueError(
+                f"Resonance.period_tables: {entries} entries, expected at most max_entries = {max_entries}"
+            )
+        return tables.period_tables(self.periods, dtype=dtype, attention_factor=self.attention_factor)
+
     def _tables(
         self, circle: Callable[..., Tables], positions: npt.ArrayLike, dtype: npt.DTypeLike, **options: Any
     ) -> Tables:

@@ -1,10 +1,10 @@
 """C twins: the same names, signatures and errors as the NumPy functions they speed up.
 
-    refrope.rotary.rotate            rotate
+    refrope.rotary                   rotate, rotate_periodic
     refrope.nn.attention             attention_forward, attention_backward
     refrope.nn.layers                linear_forward, linear_backward, rmsnorm_forward, rmsnorm_backward,
                                      relu_forward, relu_backward, embedding_forward, embedding_backward,
-                                     cross_entropy_forward, cross_entropy_backward
+                                     cross_entropy_forward, cross_entropy_backward, swiglu_forward, swiglu_backward
     refrope.nn.dropout, .optim       dropout, adamw_update
 
 Where the compiled module is missing every one of them raises RuntimeError with the remedy; nothing falls back silently.
@@ -33,7 +33,8 @@ from refrope.kernels.loss import (
     embedding_backward,
     embedding_forward,
 )
-from refrope.kernels.rotary import rotate
+from refrope.kernels.rotary import rotate, rotate_periodic
+from refrope.kernels.swiglu import swiglu_backward, swiglu_forward
 from refrope.kernels.threads import get_num_threads, parts_at_once, run_parts, set_num_threads, single_blas_thread
 
 __all__ = [
@@ -59,9 +60,12 @@ __all__ = [
     "rmsnorm_backward",
     "rmsnorm_forward",
     "rotate",
+    "rotate_periodic",
     "run_parts",
     "set_num_threads",
     "single_blas_thread",
+    "swiglu_backward",
+    "swiglu_forward",
 ]
 
 

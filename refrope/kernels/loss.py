@@ -21,7 +21,7 @@ def cross_entropy_forward(
     logits, chosen = np.ascontiguousarray(logits), _indices(targets)
     probabilities = result_like("cross_entropy_forward", logits, out)
     likelihoods = np.empty(len(logits), logits.dtype)
-    arguments = (pointer(logits), _index_pointer(chosen), pointer(probabilities), pointer(likelihoods), logits.shape[1])
+    arguments = (pointer(logits), index_pointer(chosen), pointer(probabilities), pointer(likelihoods), logits.shape[1])
     run(kernel("cross_entropy_forward", logits.dtype), arguments, len(logits), "cross_entropy_forward")
     return weighted_loss(likelihoods, weights, total), probabilities
 
@@ -33,7 +33,7 @@ def cross_entropy_backward(
     check_loss("cross_entropy_backward", probabilities, targets, weights)
     result_like("cross_entropy_backward", probabilities, probabilities)
     chosen, factors = _indices(targets), loss_factors(weights, total, probabilities.dtype)
-    arguments = (pointer(probabilities), _index_pointer(chosen), pointer(factors), probabilities.shape[1])
+    arguments = (pointer(probabilities), index_pointer(chosen), pointer(factors), probabilities.shape[1])
     run(kernel("cross_entropy_backward", probabilities.dtype), arguments, len(chosen), "cross_entropy_backward")
     return probabilities
 
@@ -46,7 +46,7 @@ def embedding_forward(tokens: Array, table: Array, *, out: Array | None = None) 
     if y.shape != (len(tokens), table.shape[1]) or y.dtype != table.dtype or not y.flags.c_contiguous:
         wanted = f"C-contiguous {table.dtype}({len(tokens)}, {table.shape[1]})"
         raise ValueError(f"embedding_forward: out is {describe(y)}, expected {wanted}")
-    arguments = (_index_pointer(chosen), pointer(table), pointer(y), table.shape[1])
+    arguments = (index_pointer(chosen), pointer(table), pointer(y), table.shape[1])
     run(kernel("embedding_forward", table.dtype), arguments, len(tokens), "embedding_forward")
     return y
 
@@ -59,7 +59,7 @@ def embedding_backward(dy: Array, tokens: Array, dtable: Array) -> None:
         raise ValueError(f"embedding_backward: dy is {describe(dy)}, expected {wanted}")
     result_like("embedding_backward", dtable, dtable)
     dy, chosen = np.ascontiguousarray(dy), _indices(tokens)
-    arguments = (pointer(dy), _index_pointer(chosen), pointer(dtable), len(tokens), dtable.shape[1])
+    arguments = (pointer(dy), index_pointer(chosen), pointer(dtable), len(tokens), dtable.shape[1])
     run(kernel("embedding_backward", dy.dtype), arguments, dtable.shape[1], "embedding_backward")
 
 
@@ -67,5 +67,6 @@ def _indices(values: Array) -> Array:
     return np.ascontiguousarray(values, dtype=np.int64)
 
 
-def _index_pointer(indices: Array) -> Any:
+def index_pointer(indices: Array) -> Any:
+    """Where an int64 array's first element lies, as a C pointer."""
     return native()[0].cast("int64_t *", indices.ctypes.data)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from refrope.kernels._call import Array, element_strides, kernel, pointer, run, slices_of
-from refrope.rotary import check_rotate
+from refrope.kernels.loss import index_pointer
+from refrope.rotary import check_periodic, check_rotate
+from refrope.tables import PeriodTables
 
 
 def rotate(
@@ -31,6 +34,34 @@ def rotate(
         *(layout == "interleaved", transpose),
     )
     run(kernel("rotate", x.dtype), arguments, batch * heads, "rotate")
+    if not in_y:
+        y[...] = target.reshape(y.shape)
+    return y
+
+
+def rotate_periodic(
+    x: Array,
+    positions: npt.ArrayLike,
+    tables: PeriodTables,
+    *,
+    layout: str = "half",
+    transpose: bool = False,
+    suffix: bool = False,
+    out: Array | None = None,
+) -> Array:
+    """`refrope.rotary.rotate_periodic` in C: same arguments, same errors, the same bits."""
+    places, start = check_periodic(x, positions, tables, layout, suffix, out)
+    y = np.empty_like(x) if out is None else out
+    source, target, in_y = _slices(x, y)
+    places = np.ascontiguousarray(places)
+    kept = [np.ascontiguousarray(a) for a in (tables.cos, tables.sin, tables.starts, tables.periods)]
+    batch, heads, rows, features = source.shape
+    arguments = (
+        *(pointer(source), element_strides(source), pointer(target), element_strides(target)),
+        *(pointer(kept[0]), pointer(kept[1]), index_pointer(kept[2]), index_pointer(kept[3]), index_pointer(places)),
+        *(batch, heads, features, start, len(tables.periods), layout == "interleaved", transpose),
+    )
+    run(kernel("rotate_periodic", x.dtype), arguments, rows, "rotate_periodic")
     if not in_y:
         y[...] = target.reshape(y.shape)
     return y

@@ -15,6 +15,7 @@ class NumpyOps:
     """The readable twins of what `refrope.kernels` offers, under one roof."""
 
     rotate = staticmethod(rotary.rotate)
+    rotate_periodic = staticmethod(rotary.rotate_periodic)
     attention_forward = staticmethod(attention.attention_forward)
     attention_backward = staticmethod(attention.attention_backward)
     matmul = staticmethod(layers.matmul)
@@ -24,6 +25,8 @@ class NumpyOps:
     rmsnorm_backward = staticmethod(layers.rmsnorm_backward)
     relu_forward = staticmethod(layers.relu_forward)
     relu_backward = staticmethod(layers.relu_backward)
+    swiglu_forward = staticmethod(layers.swiglu_forward)
+    swiglu_backward = staticmethod(layers.swiglu_backward)
     embedding_forward = staticmethod(layers.embedding_forward)
     embedding_backward = staticmethod(layers.embedding_backward)
     cross_entropy_forward = staticmethod(layers.cross_entropy_forward)

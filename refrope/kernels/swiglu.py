@@ -1,0 +1,57 @@
+"""C twins of the gated unit in refrope.nn.layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from refrope.kernels._call import Array, kernel, pointer, run
+from refrope.nn.layers import check_swiglu
+
+
+def swiglu_forward(gate: Array, up: Array, *, out: Array | None = None) -> Array:
+    """`refrope.nn.layers.swiglu_forward` in C; rows may lie apart, as in column views."""
+    check_swiglu("swiglu_forward", gate, up=up, out=out)
+    y = np.empty(gate.shape, gate.dtype) if out is None else out
+    _run("swiglu_forward", [gate, up], [y])
+    return y
+
+
+def swiglu_backward(
+    dy: Array, gate: Array, up: Array, *, out: tuple[Array, Array] | None = None
+) -> tuple[Array, Array]:
+    """`refrope.nn.layers.swiglu_backward` in C; rows may lie apart, as in column views."""
+    dgate, dup = (None, None) if out is None else out
+    check_swiglu("swiglu_backward", gate, up=up, dy=dy, dgate=dgate, dup=dup)
+    if dgate is None or dup is None:
+        dgate, dup = np.empty(gate.shape, gate.dtype), np.empty(gate.shape, gate.dtype)
+    _run("swiglu_backward", [dy, gate, up], [dgate, dup])
+    return dgate, dup
+
+
+def _run(name: str, inputs: Sequence[Array], results: Sequence[Array]) -> None:
+    """Call the kernel over all rows; on copies where it could not walk an array, or would read what it has written."""
+    sources = [x if _usable(x) else np.ascontiguousarray(x) for x in inputs]
+    targets = [y if _usable(y) and _apart(y, sources) else np.empty(y.shape, y.dtype) for y in results]
+    steps = [array.strides[0] // array.itemsize for array in (*sources, *targets)]
+    arguments = (*(pointer(array) for array in (*sources, *targets)), steps, sources[0].shape[1])
+    run(kernel(name, sources[0].dtype), arguments, len(sources[0]), name)
+    for result, target in zip(results, targets, strict=True):
+        if target is not result:
+            result[...] = target
+
+
+def _usable(array: Array) -> bool:
+    """True where features lie side by side and rows a whole number of elements apart."""
+    adjacent = array.strides[1] == array.itemsize or array.shape[1] == 1
+    return adjacent and array.flags.aligned and array.strides[0] % array.itemsize == 0
+
+
+def _apart(target: Array, sources: Sequence[Array]) -> bool:
+    """True where writing an element of `target` changes no element of a source but the one at its own place."""
+    for source in sources:
+        same = source.ctypes.data == target.ctypes.data and source.strides == target.strides
+        if not same and np.may_share_memory(source, target) and np.shares_memory(source, target):
+            return False
+    return True
