@@ -27,7 +27,7 @@ from refrope.kernels import get_num_threads, set_num_threads
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.transformer import Transformer
 from refrope.permute import permute_rows
-from refrope.rotary import rotate, rotation_matrix
+from refrope.rotary import rotate, rotate_periodic, rotation_matrix
 
 __all__ = [
     "DynamicNTK",
@@ -57,6 +57,7 @@ __all__ = [
     "posgen",
     "precision",
     "rotate",
+    "rotate_periodic",
     "rotation_matrix",
     "set_num_threads",
     "to_huggingface",

@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise _unknown(unknown[0], options)
         if not kernels.available():
             print(f"refrope: running as slow pure NumPy, the C kernels are missing: {kernels.REMEDY}", file=sys.stderr)
-        if getattr(options, "threads", None) is not None:
-            kernels.set_num_threads(options.threads)
+        if hasattr(options, "threads"):  # one setting for the kernels and BLAS, REFROPE_NUM_THREADS included
+            kernels.set_num_threads(kernels.get_num_threads() if options.threads is None else options.threads)
         status: int = options.run(options)
         return status
     except (ValueError, FloatingPointError, RuntimeError, OSError, MemoryError) as error:
