@@ -10,7 +10,7 @@
 /* The sum of a[i]^2, in four sums side by side: an addition need not wait for the one before it. */
 RR_INLINE RR_TARGET REAL RR(sum_of_squares)(const REAL *a, ptrdiff_t d)
 {
-    VEC sum[4] = {{0}, {0}, {0}, {0}};
+    VEC sum[4] = {RR(set)(0), RR(set)(0), RR(set)(0), RR(set)(0)};
     ptrdiff_t i = 0;
     for (; i + 4 * LANES <= d; i += 4 * LANES) {
         RR_UNROLL
@@ -30,7 +30,7 @@ RR_INLINE RR_TARGET REAL RR(sum_of_squares)(const REAL *a, ptrdiff_t d)
 /* The sum of a[i] b[i] c[i], likewise. */
 RR_INLINE RR_TARGET REAL RR(sum_of_products)(const REAL *a, const REAL *b, const REAL *c, ptrdiff_t d)
 {
-    VEC sum[4] = {{0}, {0}, {0}, {0}};
+    VEC sum[4] = {RR(set)(0), RR(set)(0), RR(set)(0), RR(set)(0)};
     ptrdiff_t i = 0;
     for (; i + 4 * LANES <= d; i += 4 * LANES) {
         RR_UNROLL
