@@ -12,7 +12,7 @@ PUBLIC = {
     "DynamicNTK", "FoPE", "LinearPI", "Llama3", "LongRoPE", "NTKAware", "NTKByParts", "ProportionalRoPE", "Resonance",
     "RoPE", "RotaryEncoding", "Transformer", "TransformerConfig", "XPos", "YaRN", "__version__", "analysis",
     "critical_pair", "feature_gap", "from_huggingface", "get_num_threads", "kernels", "nn", "permute_rows", "posgen",
-    "precision", "rotate", "rotation_matrix", "set_num_threads", "to_huggingface",
+    "precision", "rotate", "rotate_periodic", "rotation_matrix", "set_num_threads", "to_huggingface",
 }  # fmt: skip
 SOURCES = sorted(Path(refrope.__file__).parent.rglob("*.py"))
 
