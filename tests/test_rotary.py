@@ -1,5 +1,7 @@
 """Rotation: norms, relative positions, layouts; against complex products and the explicit matrix; C bit for bit."""
 
+import inspect
+
 import numpy as np
 import pytest
 from conftest import BACKENDS, same_bits
@@ -227,6 +229,10 @@ def test_one_period_turns_as_tables_over_positions_do(
         kernels.set_num_threads(before)
     assert same_bits(turned, expected)
     assert same_bits(x, expected)
+
+
+def test_periodic_twins_have_the_same_signature():
+    assert inspect.signature(kernels.rotate_periodic) == inspect.signature(rotary.rotate_periodic)
 
 
 def test_period_tables_are_the_entries_of_cos_sin():
