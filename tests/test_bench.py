@@ -8,19 +8,24 @@ import pytest
 from conftest import BACKENDS
 
 from refrope import TransformerConfig, cli, kernels
-from refrope.bench import cases, command, kernel_cases, step_cases
-from refrope.bench.timing import interleaved
+from refrope.bench import cases, command, kernel_cases, step_cases, timing
 
 pytestmark = pytest.mark.skipif("c" not in BACKENDS, reason="the C kernels are not built")
 
 
-def test_tasks_take_turns_and_the_second_run_of_each_counts():
-    order = []
-    tasks = {name: lambda name=name: order.append(name) for name in "ab"}
-    times = interleaved(tasks, 3)
-    assert "".join(order) == "aabb" * 4
-    assert set(times) == {"a", "b"}
-    assert all(0 <= t.low <= t.median <= t.high for t in times.values())
+def test_tasks_take_turns_and_a_run_after_others_of_the_same_counts(monkeypatch):
+    order, now = [], [0.0]
+    monkeypatch.setattr(timing, "SETTLE_SECONDS", 2.5)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def task(name, seconds):
+        order.append(name)
+        now[0] += seconds
+
+    tasks = {"a": lambda: task("a", 0.5), "b": lambda: task("b", 9.0)}
+    times = timing.interleaved(tasks, 3)
+    assert "".join(order) == "aaaaaab" * 4  # 5 runs of half a second, then the one that counts; a long one at once
+    assert times == {"a": timing.Spread(0.5, 0.5, 0.5), "b": timing.Spread(9.0, 9.0, 9.0)}
 
 
 def test_a_wrong_result_is_an_error_and_nothing_is_timed(monkeypatch, capsys):

@@ -29,7 +29,7 @@ def test_the_public_names_are_these():
         "linear_forward",
         "linear_backward",
         "rotate",
-    "rotate_periodic",
+        "rotate_periodic",
         "attention_forward",
         "attention_backward",
         "rmsnorm_forward",
