@@ -205,8 +205,8 @@ def layer_cases(*, torch: bool) -> list[Case]:
             *(lambda: k.swiglu_forward(wide, dwide, out=h), ROUNDING, 3 * wide.nbytes),
         ),
         "SwiGLU backward, (8192, 2048)": (
-            (k.swiglu_backward, layers.swiglu_backward, h[few], wide[few], dwide[few]),
-            *(lambda: k.swiglu_backward(h, wide, dwide), ROUNDING, 5 * wide.nbytes),
+            (k.swiglu_backward, layers.swiglu_backward, dwide[few], wide[few], dwide[few]),
+            *(lambda: k.swiglu_backward(dwide, wide, dwide), ROUNDING, 5 * wide.nbytes),
         ),
         "dropout 0.1, (8192, 2048)": (
             (lambda a: k.dropout(a, 0.1, 1), lambda a: dropout(a, 0.1, 1), wide[few]),
