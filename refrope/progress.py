@@ -24,10 +24,13 @@ def _accuracies(history: History) -> str:
 
 
 class Lines:
-    """One line an epoch, for terminals without tqdm."""
+    """One line an epoch, for terminals without tqdm and for trainings side by side.
 
-    def __init__(self, trainings: int) -> None:
-        self.trainings, self.number, self.title = trainings, 0, ""
+    `number` trainings have begun before.
+    """
+
+    def __init__(self, trainings: int, number: int = 0) -> None:
+        self.trainings, self.number, self.title = trainings, number, ""
 
     def start(self, task: str, seed: int, encoding: str, steps: int) -> None:
         """Remember what the training is called."""

@@ -50,6 +50,19 @@ def test_posgen_writes_table_results_and_figures(tmp_path, capsys):
         assert (out / figure).read_bytes().startswith(b"\x89PNG")
 
 
+def test_trainings_side_by_side_give_the_same_numbers(tmp_path):
+    rows = []
+    for processes in ("1", "2"):
+        out = tmp_path / processes
+        done = run("posgen", *QUICK, "--encodings", "rope,resonance-rope", "--processes", processes, "--out", str(out))
+        assert done.returncode == 0, done.stderr
+        rows.append(json.loads((out / "results.json").read_text())["runs"])
+    assert "[2/2] cot, resonance-rope, seed 2: epoch 1" in done.stdout
+    for one, other in zip(*rows, strict=True):
+        for key in ("encoding", "seed", "accuracy_by_position", "curves"):
+            assert one[key] == other[key]
+
+
 def test_the_same_command_again_gives_the_same_numbers_and_loses_nothing(tmp_path, capsys):
     arguments = ["posgen", *QUICK, "--encodings", "rope", "--out", str(tmp_path)]
     assert cli.main(arguments) == 0
@@ -136,6 +149,7 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path):
         (["posgen", "--encodings", ","], "expected at least one"),
         (["posgen", "--seeds", "1,x"], "--seeds is '1,x', expected whole numbers"),
         (["posgen", "--seeds", "-1"], "seed is -1, expected an integer >= 0"),
+        (["posgen", "--processes", "0"], "processes is 0, expected an integer >= 1"),
         (["posgen", "--epochs", "0"], "epochs is 0, expected an integer >= 1"),
         (["posgen", "--learning-rate", "nan"], "learning_rate is nan"),
         (["posgen", "--yarn", "swop"], "unknown yarn 'swop'; did you mean 'swap'?"),
