@@ -96,50 +96,13 @@ RR_INLINE int rr_fits(const rr_attention *call, ptrdiff_t first, ptrdiff_t last)
     return !call->threshold || !call->n_q || (uint64_t)call->n_k <= UINT32_MAX / (uint64_t)call->n_q;
 }
 
-#ifdef RR_MULTIVERSION
-#define RR_SET v4
-#define RR_TARGET __attribute__((target("arch=x86-64-v4")))
-#define RR_VEC_BYTES 64
-#define RR_BITS 32
-#include "attention_body.h"
-#define RR_BITS 64
-#include "attention_body.h"
-#undef RR_SET
-#undef RR_TARGET
-#undef RR_VEC_BYTES
-#define RR_SET v3
-#define RR_TARGET __attribute__((target("arch=x86-64-v3")))
-#define RR_VEC_BYTES 32
-#define RR_BITS 32
-#include "attention_body.h"
-#define RR_BITS 64
-#include "attention_body.h"
-#undef RR_SET
-#undef RR_TARGET
-#undef RR_VEC_BYTES
-#endif
-
-#define RR_SET base
-#define RR_TARGET
-#define RR_ENTRY /* the exported functions, once for each type */
-#if !defined(__GNUC__) || defined(RR_PLAIN)
-#define RR_VEC_BYTES 0
-#elif defined(__AVX512F__)
-#define RR_VEC_BYTES 64
-#elif defined(__AVX__)
-#define RR_VEC_BYTES 32
-#else
-#define RR_VEC_BYTES 16
-#endif
-#define RR_BITS 32
-#include "attention_body.h"
-#define RR_BITS 64
-#include "attention_body.h"
+#define RR_BODY "attention_body.h"
+#include "rr_sets.h"
 
 /*
  * rr_attention_scratch - elements of the scratch buffer that one call needs; independent of the number of keys, and of
- * the number of queries beyond RR_QUERIES. The sums repeat the layouts in forward_slice (forward_few needs less) and backward_slice; 64 elements
- * leave room to align the first.
+ * the number of queries beyond RR_QUERIES. The sums repeat the layouts in forward_slice (forward_few needs less) and
+ * backward_slice; 64 elements leave room to align the first.
  */
 ptrdiff_t rr_attention_scratch(ptrdiff_t n_q, ptrdiff_t d, int backward)
 {

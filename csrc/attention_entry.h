@@ -1,15 +1,6 @@
 /*
  * attention_entry.h - part of attention_body.h: the exported functions, once for each element type.
  */
-#ifdef RR_MULTIVERSION
-#define RR_CALL(name, ...)                                                                                             \
-    (__builtin_cpu_supports("x86-64-v4")   ? RR_PASTE(name, RR_TYPE, v4)(__VA_ARGS__)                                  \
-     : __builtin_cpu_supports("x86-64-v3") ? RR_PASTE(name, RR_TYPE, v3)(__VA_ARGS__)                                  \
-                                           : RR(name)(__VA_ARGS__))
-#else
-#define RR_CALL(name, ...) RR(name)(__VA_ARGS__)
-#endif
-
 /*
  * rr_attention_forward_f32 / _f64 - out = dropout(softmax(scale q k^T + bias)) v, and the log-sum-exp.
  *
@@ -86,5 +77,3 @@ int RR_EXPORT(attention_backward)(const REAL *q, const ptrdiff_t *q_strides, con
     RR_CALL(backward, &call, first, last);
     return 0;
 }
-
-#undef RR_CALL

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from refrope import __version__, bench, compare, inspection, kernels, posgen
-from refrope.errors import check_integer, unknown_name
+from refrope.errors import check_integer, comma_list, unknown_name
 from refrope.experiment import (
     DEFAULT_SEEDS,
     ENCODINGS,
@@ -86,11 +86,6 @@ def build_parser() -> argparse.ArgumentParser:
     for name, command in commands.choices.items():
         command.set_defaults(command=name, usage=command.format_usage)
     return parser
-
-
-def comma_list(text: str) -> list[str]:
-    """The parts of "a,b,c"."""
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -66,3 +66,8 @@ def check_numbers(
     return tuple(
         check_number(function, f"{argument}[{i}]", value, wanted, least, above=above) for i, value in enumerate(listed)
     )
+
+
+def comma_list(text: str) -> list[str]:
+    """The parts of "a,b,c", as options of the command line give them."""
+    return [part.strip() for part in text.split(",") if part.strip()]

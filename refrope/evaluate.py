@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Tables, Transformer
 from refrope.posgen import Dataset, inputs_and_targets
 
+Result = TypeVar("Result")
 # Tokens that go through a model together, on one thread: few enough for its caches, enough to make a call worth it.
 # A constant, so that results do not depend on the number of threads.
 PART_TOKENS = 2048
@@ -26,6 +27,14 @@ def sequence_parts(count: int, length: int) -> list[slice]:
     return [slice(first, min(first + each, count)) for first in range(0, count, each)]
 
 
+def on_replicas(
+    model: Transformer, parts: list[slice], work: Callable[[Transformer, int, slice], Result]
+) -> list[Result]:
+    """``work(replica, number, rows)`` for every part, spread over threads, each with a replica of `model`."""
+    replicas = model.replicas(min(parts_at_once(), len(parts)))
+    return run_parts(lambda worker, part: work(replicas[worker], part, parts[part]), len(parts))
+
+
 def predictions(model: Transformer, inputs: npt.NDArray[Any], tables: Tables) -> npt.NDArray[np.int64]:
     """The token with the highest logit after every token of `inputs` (n, T) -> (n, T).
 
@@ -34,17 +43,15 @@ def predictions(model: Transformer, inputs: npt.NDArray[Any], tables: Tables) ->
     FloatingPointError
         A logit is NaN: the weights are.
     """
-    parts = sequence_parts(*inputs.shape)
-    replicas = model.replicas(min(parts_at_once(), len(parts)))
     best = np.empty(inputs.shape, np.int64)
 
-    def work(worker: int, part: int) -> None:
-        logits = replicas[worker].forward(inputs[parts[part]], tables)
+    def work(replica: Transformer, part: int, rows: slice) -> None:
+        logits = replica.forward(inputs[rows], tables)
         if np.isnan(logits).any():
             raise FloatingPointError("predictions: logits are NaN, expected finite weights")
-        np.argmax(logits, axis=2, out=best[parts[part]])
+        np.argmax(logits, axis=2, out=best[rows])
 
-    run_parts(work, len(parts))
+    on_replicas(model, sequence_parts(*inputs.shape), work)
     return best
 
 

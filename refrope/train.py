@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from refrope.encodings import RotaryEncoding
 from refrope.errors import check_integer, check_number
-from refrope.evaluate import accuracy_by_position, sequence_parts, split_accuracy
-from refrope.kernels import parts_at_once, run_parts
+from refrope.evaluate import accuracy_by_position, on_replicas, sequence_parts, split_accuracy
 from refrope.nn.dropout import site_seed
 from refrope.nn.optim import AdamW, OneCycle
 from refrope.nn.transformer import Tables, Transformer
@@ -90,11 +89,10 @@ def train_step(
     weights = np.broadcast_to(loss_mask.astype(model.dtype), inputs.shape)
     total = float(weights.sum(dtype=np.float64))
     parts = sequence_parts(*inputs.shape)
-    replicas = model.replicas(min(parts_at_once(), len(parts)))
     gradients = optimizer.gradients(len(parts))
 
-    def work(worker: int, part: int) -> float:
-        rows, replica, ops = parts[part], replicas[worker], model.ops
+    def work(replica: Transformer, part: int, rows: slice) -> float:
+        ops = replica.ops
         # Whatever overflows ends in the loss, which is looked at.
         with np.errstate(over="ignore", invalid="ignore"):
             logits = replica.forward(
@@ -107,7 +105,7 @@ def train_step(
                 replica.backward(dlogits, out=gradients[part])
         return loss
 
-    loss = sum(run_parts(work, len(parts)))
+    loss = sum(on_replicas(model, parts, work))
     if not math.isfinite(loss):
         raise FloatingPointError(f"train: the loss is {loss} at step {optimizer.step}; try a smaller learning rate")
     settings = optimizer.settings(learning_rate, beta1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import platform
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from refrope.bench.cases import Case, CheckError, Measured, check, measure
 from refrope.bench.kernel_cases import attention_cases, layer_cases, rotary_cases
 from refrope.bench.step_cases import evaluation_case, step_cases, step_memory
 from refrope.encodings import Resonance, RoPE
-from refrope.errors import check_integer, check_name
+from refrope.errors import check_integer, check_name, comma_list
 from refrope.experiment import PRESETS, environment
 from refrope.report import format_table, write_json
 
@@ -61,7 +61,7 @@ def run_bench(options: argparse.Namespace) -> int:
         print(f"PyTorch {torch.__version__}")
     about = environment()
     print(_heading(about))
-    report: dict[str, Any] = {"command": " ".join(["refrope", *sys.argv[1:]]), **about, "cases": [], "memory": {}}
+    report: dict[str, Any] = {"command": shlex.join(["refrope", *sys.argv[1:]]), **about, "cases": [], "memory": {}}
     try:
         for group in groups:
             if group == "memory":
@@ -78,7 +78,7 @@ def run_bench(options: argparse.Namespace) -> int:
 
 
 def _names(option: str, text: str, known: tuple[str, ...]) -> list[str]:
-    names = list(known) if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
+    names = list(known) if text == "all" else comma_list(text)
     for name in names:
         check_name("bench", option, name, known)
     if not names:
@@ -153,13 +153,12 @@ def _heading(about: dict[str, Any]) -> str:
     build = about["machine"]["kernels"]
     return (
         f"{about['machine']['cpu']}, {build['threads']} threads; kernels {build['compiler']}, {build['simd']}\n"
-        f"Python {platform.python_version()}, NumPy {about['versions']['numpy']}, {about['versions']['blas']}"
+        f"Python {about['versions']['python']}, NumPy {about['versions']['numpy']}, {about['versions']['blas']}"
     )
 
 
 def _table_bytes() -> str:
-    positions = range(256)
-    sizes = [sum(t.nbytes for t in e.cos_sin(list(positions))) for e in (RoPE(64), Resonance(RoPE(64)))]
+    sizes = [sum(t.nbytes for t in e.cos_sin(list(range(256)))) for e in (RoPE(64), Resonance(RoPE(64)))]
     return f"Tables for 256 positions, cos and sin: RoPE {sizes[0]} bytes, Resonance RoPE {sizes[1]} bytes."
 
 

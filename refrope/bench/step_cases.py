@@ -56,15 +56,13 @@ def evaluation_case(preset: str, *, torch: bool) -> Case:
     config = replace(PRESETS[preset].model, dropout=0.0)
     data = posgen.make_splits("cot", seed=1, train=1, validation=0, test=1_000)
     inputs = posgen.inputs_and_targets(data.test).inputs
-    predict = evaluation(config, inputs, "c")
     peers: dict[str, Task] = {"NumPy backend": evaluation(config, inputs, "numpy")}
     if torch:
         peers["PyTorch eager"] = torch_peers.evaluation(config, inputs)
     floor = matrix_products(config, inputs.size // 20, forward_only=True, times=20)
-    few = evaluation(config, inputs[:20], "numpy")
-    case = Case(
-        f"{preset}: evaluation, 1000 x 256", predict, lambda: float(np.mean(few() != predict()[:20])), TOKEN_BOUND
-    )
+    few, few_twin = (evaluation(config, inputs[:20], backend) for backend in ("c", "numpy"))
+    name, ours = f"{preset}: evaluation, 1000 x 256", evaluation(config, inputs, "c")
+    case = Case(name, ours, lambda: float(np.mean(few() != few_twin())), TOKEN_BOUND)
     case.work, case.unit = products_flops(config, inputs.size) / 3, "GFLOP/s"
     case.floor, case.peers, case.repeats = ("own matrix products", floor), peers, 7
     return case
