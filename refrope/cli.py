@@ -1,6 +1,6 @@
-"""The command line: ``refrope posgen | inspect | compare | bench``.
+"""The command line: ``refrope posgen | inspect | compare | bench | check``.
 
-Status 0 done, 2 bad usage or input, 130 interrupted.
+Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from refrope import __version__, bench, compare, inspection, kernels, posgen
+from refrope.conformance import command as check_command
 from refrope.errors import check_integer, comma_list, unknown_name
 from refrope.experiment import (
     DEFAULT_SEEDS,
@@ -29,7 +30,7 @@ from refrope.nn.backends import BACKENDS
 from refrope.progress import Lines, make_progress
 from refrope.report import prepare_directory, result_table, write_json
 
-COMMANDS = ("posgen", "inspect", "compare", "bench")
+COMMANDS = ("posgen", "inspect", "compare", "bench", "check")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspection.add_command(commands)
     compare.add_command(commands)
     bench.add_command(commands)
+    check_command.add_command(commands)
     for name, command in commands.choices.items():
         command.set_defaults(command=name, usage=command.format_usage)
     return parser

@@ -1,0 +1,100 @@
+"""Three of the four axes along which a wrong function differs: positions, circle, amplitude."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refrope import precision
+from refrope.conformance.formulas import FloatArray, innermost
+from refrope.encodings import RotaryEncoding, YaRN
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """One way to go wrong along an axis; the one without a name changes nothing."""
+
+    name: str
+    words: str
+    apply: Callable[..., Any]
+    likely: bool = True  # tried before what is not, where one mistake has several explanations
+
+
+def places(encoding: RotaryEncoding) -> list[Change]:
+    """What may be taken for the positions."""
+    inner = innermost(encoding)
+    found = [
+        Change("", "", lambda p: p),
+        Change("off-by-one", "off by one position: m + 1 where m is meant", lambda p: p + 1.0),
+        Change("off-by-one-less", "off by one position: m - 1 where m is meant", lambda p: p - 1.0),
+        Change("positions-bfloat16", "positions in bfloat16", lambda p: precision.round_to_bfloat16(p).astype(float)),
+        Change("positions-float16", "positions in float16", _float16),
+        Change("positions-doubled", "positions counted twice: 2 m where m is meant", lambda p: 2.0 * p, likely=False),
+        Change("positions-reversed", "positions times -1", lambda p: -p, likely=False),
+        Change("positions-int8", "positions wrapped at 8 bits", lambda p: np.mod(p + 128, 256) - 128),
+        Change("positions-int16", "positions wrapped at 16 bits", lambda p: np.mod(p + 2**15, 2**16) - 2**15),
+    ]
+    original = getattr(inner, "original_length", None)
+    for length in dict.fromkeys([original, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536]):
+        if length is not None:
+            found += [
+                Change(
+                    "positions-clamped", f"positions clamped at {length - 1}", lambda p, n=length: np.minimum(p, n - 1)
+                ),
+                Change("positions-wrapped", f"positions taken modulo {length}", lambda p, n=length: np.mod(p, n)),
+            ]
+    factor = getattr(inner, "factor", None)
+    if factor is not None and factor > 1:
+        found += [
+            Change("positions-divided", f"positions divided by {factor:g}", lambda p: p / factor, likely=False),
+            Change("positions-floored", f"positions // {factor:g}, rounded down", lambda p: np.floor(p / factor)),
+            Change("positions-multiplied", f"positions multiplied by {factor:g}", lambda p: p * factor, likely=False),
+        ]
+    return found
+
+
+def _float16(positions: npt.NDArray[Any]) -> FloatArray:
+    with np.errstate(over="ignore"):
+        rounded = positions.astype(np.float16).astype(np.float64)
+    return np.where(np.isfinite(rounded), rounded, 0.0)
+
+
+CIRCLES = [
+    Change("", "", lambda z: z),
+    Change("sign-reversed", "the rotation sign reversed: pairs turn by -m theta", np.conj),
+    Change("cos-sin-swapped", "cos and sin in each other's place", lambda z: 1j * np.conj(z)),
+    Change("rotated-twice", "the rotation applied twice", lambda z: z * z, likely=False),
+    Change(
+        "cos-of-cos",
+        "cos and sin taken twice: cos(cos(angle)), sin(sin(angle))",
+        lambda z: np.cos(z.real) + 1j * np.sin(z.imag),
+    ),
+    Change("sin-missing", "sin taken as 0", lambda z: z.real + 0j),
+]
+
+
+def amplitudes(encoding: RotaryEncoding) -> list[Change]:
+    inner, a = innermost(encoding), encoding.attention_factor
+    found = [("", "", 1.0)]
+    if a != 1.0:
+        found += [
+            ("amplitude-missing", "the attention factor not applied", 1 / a),
+            ("amplitude-twice", "the attention factor applied twice", a),
+            ("amplitude-inverse", "tables divided by the attention factor", 1 / a**2),
+            ("amplitude-root", "the attention factor's root applied to each table", a**-0.5),
+        ]
+    factor = getattr(inner, "factor", 1.0)
+    temperature = 0.1 * float(np.log(max(factor, 1.0))) + 1
+    if isinstance(inner, YaRN) and encoding.softmax_factor != 1.0:
+        words = "the softmax factor (mscale squared) applied to the tables"
+        found.append(("amplitude-softmax", words, encoding.softmax_factor))
+        found.append(("amplitude-mscale", "the tables multiplied by mscale", encoding.softmax_factor**0.5))
+    if temperature != a:
+        words = "YaRN's temperature 0.1 ln(s) + 1 on the tables, instead of the attention factor declared"
+        found.append(("amplitude-yarn", words, temperature / a))
+        found.append(("amplitude-yarn-extra", words.replace("instead of", "beside"), temperature))
+    return [Change(name, words, lambda z, by=by: z * by) for name, words, by in found]

@@ -1,0 +1,183 @@
+"""Which mistake, or which two or three together, makes the numbers that were seen.
+
+Tables are complex, ``z = a (cos + i sin)``. A wrong function differs from the declared one along four axes: the
+frequencies, what it takes for positions, the circle (sign, cos and sin swapped), the amplitude. The search goes through
+the product of the axes and takes the smallest number of mistakes that explains every entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from refrope import precision
+from refrope.conformance import axes
+from refrope.conformance.formulas import FloatArray, Slip, as_slip, innermost
+from refrope.conformance.frequencies import slips
+from refrope.conformance.observing import depends_on_length
+from refrope.conformance.reference import (
+    ANGLE_ROUNDINGS,
+    NO_INFORMATION,
+    RECURRENCE_ROUNDING,
+    TABLE_ROUNDING,
+    bounds,
+    fits,
+    measured_frequencies,
+)
+from refrope.conformance.structures import ComplexArray, Part
+from refrope.encodings import FoPE, RotaryEncoding, XPos
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One thing that is wrong: a name for machines, words that complete "It looks like"."""
+
+    name: str
+    words: str
+
+
+def diagnose(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake]:
+    """The smallest set of mistakes that explains `parts`; empty where nothing known does."""
+    for rounding in dict.fromkeys([dtype, "bfloat16"]):
+        found = _search(parts, declared, rounding, role)
+        if found:
+            rough = rounding != dtype and not any("float16" in mistake.name for mistake in found)
+            return [*found, Mistake("tables-16-bits", "tables rounded to 16 bits")] if rough else found
+    return []
+
+
+def _search(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake]:
+    pipeline = _pipeline_mistake(parts, declared, dtype)
+    if pipeline is not None:
+        return [pipeline]
+    single = parts[0] if not depends_on_length(declared) else None
+    frequencies = [_Family.of(declared, as_slip(declared) if single else None)]
+    frequencies += _families(declared, parts)
+    frequencies = [f for f in frequencies if f.pairs == parts[0].z.shape[1]]
+    positions, amplitudes = axes.places(declared), axes.amplitudes(declared)
+    for count, likely in ((1, True), (1, False), (2, True), (2, False), (3, True)):
+        for changes in _combinations(frequencies, positions, amplitudes, count):
+            if all(each.likely for each in changes) != likely:
+                continue
+            if all(_explains(part, dtype, role, changes) for part in parts):
+                return [Mistake(each.name, each.words) for each in changes if each.name]
+    return []
+
+
+@dataclass(frozen=True, eq=False)
+class _Family:
+    """Frequencies for every length of a call: one set for all, or an encoding that depends on it."""
+
+    name: str
+    words: str
+    pairs: int
+    at: Callable[[int], Slip]
+    likely: bool = True
+
+    @classmethod
+    def of(cls, declared: RotaryEncoding, slip: Slip | None) -> _Family:
+        if slip is None:
+            return cls("", "", declared.pairs, lambda length: as_slip(declared.for_length(length)))
+        return cls(slip.name, slip.words, len(slip.inv_freq), lambda length: slip)
+
+
+def _families(declared: RotaryEncoding, parts: list[Part]) -> list[_Family]:
+    if not depends_on_length(declared):
+        measured = measured_frequencies(parts[0])
+        return [_Family.of(declared, slip) for slip in slips(declared, measured)]
+    found: list[_Family] = []
+    lengths = sorted({part.length for part in parts})
+    for length in lengths:
+        name = innermost(declared).name
+        words = f"{name} stuck at an earlier length: the frequencies for {length} tokens at every length"
+        slip = as_slip(declared.for_length(length), "stuck-length", words)
+        found.append(_Family.of(declared, slip))
+    original = getattr(innermost(declared), "original_length", 0)
+
+    def early(length: int) -> Slip:
+        return as_slip(declared.for_length(length + (length == original)))
+
+    words = "the switch one token early: at the original length itself the form for longer sequences counts"
+    found.append(_Family("switch-early", words, declared.pairs, early))
+    made = {n: {(slip.name, slip.words): slip for slip in slips(declared.for_length(n), None)} for n in lengths}
+    for slip in slips(declared.for_length(lengths[0]), measured_frequencies(parts[0])):
+        found.append(_Family.of(declared, slip))
+        if slip.encoding is not None:
+            found.append(_Family(slip.name, slip.words, len(slip.inv_freq), partial(_same, made, slip)))
+    return found
+
+
+def _same(made: dict[int, dict[tuple[str, str], Slip]], slip: Slip, length: int) -> Slip:
+    """The same slip, made at another length."""
+    return made[length].get((slip.name, slip.words), slip)
+
+
+def _combinations(
+    frequencies: list[_Family], places: list[axes.Change], amplitudes: list[axes.Change], count: int
+) -> Iterator[tuple[_Family, axes.Change, axes.Change, axes.Change]]:
+    for family in frequencies:
+        for place in places:
+            for circle in axes.CIRCLES:
+                for amplitude in amplitudes:
+                    if sum(bool(each.name) for each in (family, place, circle, amplitude)) == count:
+                        yield family, place, circle, amplitude
+
+
+def _explains(
+    part: Part,
+    dtype: str,
+    role: str,
+    changes: tuple[_Family, axes.Change, axes.Change, axes.Change],
+) -> bool:
+    family, place, circle, amplitude = changes
+    slip = family.at(part.length)
+    roundings = ANGLE_ROUNDINGS + RECURRENCE_ROUNDING * np.arange(len(slip.inv_freq))
+    for rows in (_thin(len(part.positions)), slice(None)):  # a few rows refuse nearly everything
+        places = place.apply(part.positions[rows].astype(np.float64))
+        z = amplitude.apply(circle.apply(_slip_tables(slip, places, role)))
+        bound = np.abs(places)[:, None] * slip.inv_freq * roundings * 2 + TABLE_ROUNDING[dtype] * 2
+        if not fits(part.z[rows], z, bound * np.maximum(np.abs(z), 1e-30)):
+            return False
+    return True
+
+
+def _thin(rows: int) -> slice:
+    return slice(1, rows, max(rows // 5, 1))
+
+
+def _slip_tables(slip: Slip, places: FloatArray, role: str) -> ComplexArray:
+    if slip.encoding is not None and isinstance(innermost(slip.encoding), (XPos, FoPE)):
+        options = {"role": role} if isinstance(innermost(slip.encoding), XPos) else {}
+        try:
+            cos, sin = slip.encoding.cos_sin(places, np.float64, **options)
+        except ValueError:  # positions or amplitudes that it has no tables for
+            return np.full((len(places), len(slip.inv_freq)), np.nan, np.complex128)
+        return cos + 1j * sin
+    result: ComplexArray = slip.amplitude * np.exp(1j * places[:, None] * slip.inv_freq)
+    return result
+
+
+def _pipeline_mistake(parts: list[Part], declared: RotaryEncoding, dtype: str) -> Mistake | None:
+    """A 16-bit stage where nobody declared one."""
+    if depends_on_length(declared) or isinstance(innermost(declared), (XPos, FoPE)):
+        return None
+    for name in precision.PIPELINES:
+        if "float16" not in name or parts[0].z.shape[1] != declared.pairs:
+            continue
+        part = parts[0]
+        cos, sin = precision.pipeline_cos_sin(declared, part.positions, name)
+        z = declared.attention_factor * (cos.astype(np.float64) + 1j * sin)
+        usable = np.isfinite(z)
+        bound = bounds(declared, part, dtype, z)
+        off = np.abs(part.z - z)
+        telling = usable & (bound < NO_INFORMATION)
+        # An engine's own cos and powf may tip a few entries over to the next number of the format.
+        close = (off <= 2 * bound)[telling]
+        if close.mean() > 0.95 and (off[telling] <= 2 * bound[telling] + 3e-2).all():
+            kind, stage = name.split("-")
+            words = {"theta": "frequencies", "position": "positions", "phase": "angles", "table": "tables"}[stage]
+            return Mistake(f"{words}-{kind}", f"{words} in {kind}")
+    return None

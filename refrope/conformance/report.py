@@ -1,0 +1,151 @@
+"""What `check` found, for people and for machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refrope import precision
+from refrope.conformance.diagnosing import Mistake
+from refrope.encodings import Resonance, RotaryEncoding
+from refrope.inspection import parameters
+
+
+@dataclass
+class Report:
+    """The answer of `check`.
+
+    Attributes
+    ----------
+    declared : RotaryEncoding
+    kind, layout, dtype, max_position
+        As `check` was asked.
+    mistakes : tuple of Mistake
+        What the function does instead of what was declared, as few as explain all numbers.
+    problems : dict of str to str
+        What is wrong whatever the numbers say, by kind: "raises", "hangs", "nan", "wrong-shape", "not-an-array",
+        "mutates", "prints", "stateful", "not-linear", "axes", "vectors".
+    unexplained : bool
+        The numbers are wrong and look like no mistake that is known here.
+    worst : float or None
+        The largest error of cos and sin (attention factor included), or relative error of inv_freq.
+    worst_at : (position in tokens, pair) or None
+    pipeline : str or None
+        The pipeline of `refrope.precision.PIPELINES` whose tables are nearest.
+    pipeline_error : float or None
+        How far off that pipeline's tables are over the last few thousand positions, attention factor included.
+    positions : int, how many positions were compared
+    calls : int, how often the function was called
+    measured : (pairs,) float64 or None
+        Frequencies read off an unexplained function, radians per token.
+    first_wrong : (position, pairs) or None
+        Of an unexplained function: the first position that is off, and the pairs that are off anywhere.
+    vectors : tuple of str
+        Rotated queries and keys of refrope's test vectors, with this very setting: those that are right.
+    """
+
+    declared: RotaryEncoding
+    kind: str
+    layout: str | None
+    dtype: str
+    max_position: int
+    problems: dict[str, str]
+    calls: int
+    mistakes: tuple[Mistake, ...] = ()
+    unexplained: bool = False
+    worst: float | None = None
+    worst_at: tuple[int, int] | None = None
+    pipeline: str | None = None
+    pipeline_error: float | None = None
+    positions: int = 0
+    measured: npt.NDArray[np.float64] | None = None
+    first_wrong: tuple[int, list[int]] | None = None
+    vectors: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Nothing is wrong; printing alone is forgiven."""
+        compared = self.worst is not None
+        return compared and not self.mistakes and not self.unexplained and not set(self.problems) - {"prints"}
+
+    def __str__(self) -> str:
+        """In words, a line each."""
+        lines = [f"{'PASS' if self.passed else 'FAIL'}  {self._what()}"]
+        lines += [f"  It looks like: {mistake.words}." for mistake in self.mistakes]
+        if self.unexplained:
+            lines += self._unexplained()
+        lines += [f"  Problem ({kind}): {said}." for kind, said in self.problems.items()]
+        if self.worst is not None:
+            lines.append(f"  {self._error()}")
+        if self.vectors:
+            lines.append(f"  Rotated queries, keys and logits as in refrope's test vectors {', '.join(self.vectors)}.")
+        return "\n".join(lines)
+
+    def _what(self) -> str:
+        layout = f", layout {self.layout}" if self.layout is not None and self.kind != "inv_freq" else ""
+        return f"{self.kind} against {_shown(self.declared)}{layout}"
+
+    def _error(self) -> str:
+        assert self.worst is not None
+        if self.kind == "inv_freq":
+            return f"Largest relative error of inv_freq: {self.worst:.2g}."
+        place = "" if self.worst_at is None else f" (position {self.worst_at[0]:,}, pair {self.worst_at[1]})"
+        within = f"Off by up to {self.worst:.2g}{place} at {self.positions} positions below {self.max_position:,}"
+        like = "" if self.pipeline is None else f"; behaves like {precision.PIPELINES[self.pipeline]}"
+        if self.pipeline_error is not None:
+            like += f", which is off by up to {self.pipeline_error:.1g} there"
+        return within + like + "."
+
+    def _unexplained(self) -> list[str]:
+        lines = ["  It is wrong and looks like no mistake that is known here."]
+        if self.first_wrong is not None:
+            first, pairs = self.first_wrong
+            many = f"{len(pairs)} of {self.declared.pairs} pairs"
+            lines.append(
+                f"  The first position that is off is {first:,}; {many} are off somewhere, the first {pairs[0]}."
+            )
+        if self.measured is not None and len(self.measured) == self.declared.pairs:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = self.declared.inv_freq / self.measured
+            shown = " ".join(f"{value:.3g}" for value in ratio)
+            lines.append(f"  Its pairs turn slower than declared by the factors {shown}")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON has it."""
+        return {
+            "passed": self.passed,
+            "declared": {"name": self.declared.name, **parameters(self.declared)},
+            "kind": self.kind,
+            "layout": self.layout,
+            "dtype": self.dtype,
+            "max_position": self.max_position,
+            "mistakes": [{"name": mistake.name, "words": mistake.words} for mistake in self.mistakes],
+            "problems": self.problems,
+            "unexplained": self.unexplained,
+            "worst": self.worst,
+            "worst_at": self.worst_at,
+            "pipeline": self.pipeline,
+            "pipeline_error": self.pipeline_error,
+            "positions": self.positions,
+            "calls": self.calls,
+            "vectors": list(self.vectors),
+        }
+
+
+def _shown(encoding: RotaryEncoding) -> str:
+    """The encoding with what differs from its class's defaults, as one would write it."""
+    if isinstance(encoding, Resonance):
+        dialect = "" if encoding.dialect == "after" else f", {encoding.dialect!r}"
+        return f"Resonance({_shown(encoding.encoding)}{dialect})"
+    values = [
+        f"{each.name}={getattr(encoding, each.name):g}"
+        if isinstance(getattr(encoding, each.name), float)
+        else f"{each.name}={getattr(encoding, each.name)!r}"
+        for each in fields(encoding)
+        if each.repr and (each.name in ("head_dim", "base") or getattr(encoding, each.name) not in (each.default, None))
+    ]
+    return f"{encoding.name}({', '.join(values)})"

@@ -1,0 +1,132 @@
+"""Find a function by its name and check it in a process of its own, where it may crash or hang."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# What a check may take beside its slowest calls: starting Python, importing torch.
+_START_SECONDS = 120.0
+_CALLS = 12
+
+
+class Outcome(NamedTuple):
+    """What came out of one target: a report as text and as JSON has it."""
+
+    target: str
+    passed: bool
+    text: str
+    report: dict[str, Any]
+
+
+def find(target: str) -> Callable[..., Any]:
+    """The function that ``package.module:name`` or ``path/to/file.py:name`` names.
+
+    Raises
+    ------
+    ValueError
+        No such module or name, or a module that raises when it is imported.
+    """
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        raise ValueError(f"check: target is {target!r}, expected MODULE:FUNCTION or FILE.py:FUNCTION")
+    try:
+        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except Exception as error:  # whatever an import raises is the answer
+        raise ValueError(f"check: {place} cannot be imported: {type(error).__name__}: {error}") from None
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"check: {place} has no {name}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ValueError(f"check: {target} is not a function")
+    result: Callable[..., Any] = found
+    return result
+
+
+def _from_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def check_apart(target: str, encoding: str, options: Mapping[str, Any]) -> list[Outcome]:
+    """`refrope.conformance.check` of a target, in a new process.
+
+    Parameters
+    ----------
+    target, encoding : str
+    options : mapping
+        Of `check`. With "vectors", a list of names of vector files, the target is called with the parameters of each
+        group and returns the function to check.
+
+    Raises
+    ------
+    ValueError
+        What `find` and `check` raise.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(theirs, target, encoding, dict(options)), daemon=True)
+    process.start()
+    theirs.close()
+    outcomes: list[Outcome] = []
+    try:
+        while ours.poll(_START_SECONDS + _CALLS * options["time_limit"]):
+            kind, value = ours.recv()
+            if kind == "end":
+                return outcomes
+            if kind == "error":
+                raise ValueError(value)
+            outcomes.append(value)
+        said = f"no answer for {_START_SECONDS + _CALLS * options['time_limit']:g} s, and it could not be interrupted"
+        return [*outcomes, _lost(target, "hangs", said)]
+    except EOFError:
+        process.join()
+        return [*outcomes, _lost(target, "crashes", f"it ended the process ({_ending(process.exitcode)})")]
+    finally:
+        process.kill()
+        process.join()
+
+
+def _lost(target: str, kind: str, said: str) -> Outcome:
+    report = {"passed": False, "mistakes": [], "problems": {kind: said}}
+    return Outcome(target, False, f"FAIL  {target}\n  Problem ({kind}): {said}.", report)
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"status {code}"
+
+
+def _work(results: Connection, target: str, encoding: str, options: dict[str, Any]) -> None:
+    """What the new process does: send an ("outcome", Outcome) for each report, then ("end", None)."""
+    from refrope.conformance.checking import check
+    from refrope.conformance.factories import check_vectors
+
+    sys.path.insert(0, "")
+    try:
+        function = find(target)
+        names = options.pop("vectors", None)
+        if names is not None:
+            for group, report in check_vectors(function, names, **options):
+                results.send(("outcome", Outcome(f"{target} {group}", report.passed, str(report), report.as_dict())))
+        else:
+            report = check(function, encoding, **options)
+            results.send(("outcome", Outcome(target, report.passed, str(report), report.as_dict())))
+        results.send(("end", None))
+    except ValueError as error:
+        results.send(("error", str(error)))
