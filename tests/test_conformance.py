@@ -454,7 +454,20 @@ def test_a_table_that_remembers_longer_calls_is_found():
     declared = rr.DynamicNTK(D, factor=4.0, original_length=2048)
     report = check(planted.dynamic(remember=True), declared)
     assert "remembers earlier calls" in report.problems["stateful"]
-    assert not report.passed
+    assert [mistake.name for mistake in report.mistakes] == ["remembers-longest"]
+
+
+def test_a_reset_that_comes_too_late_is_found():
+    """As in transformers 5.23: after growth the base is reset for less than the original length, not for L itself."""
+    longest = [0]
+
+    def rotate(x, positions):
+        now = int(positions.max()) + 1
+        longest[0] = now if now < 2048 else max(longest[0], now)
+        return planted.dynamic(always=longest[0])(x, positions)
+
+    report = check(rotate, rr.DynamicNTK(D, factor=4.0, original_length=2048))
+    assert [mistake.name for mistake in report.mistakes] == ["remembers-at-original"]
 
 
 def test_the_vectors_of_the_setting_are_run_where_there_are_any():

@@ -81,16 +81,14 @@ class Caller:
         if "hangs" in self.problems:
             raise CallError("hangs", self.problems["hangs"])
         self.calls += 1
-        given = [_to_library(arrays, argument, self.dtype) for argument in arguments]
-        before = [as_numpy(argument).copy() for argument in given]
         outcome: list[Any] = []
         said = io.StringIO()
 
         def work() -> None:
             try:
-                outcome.append((True, self.function(*given)))
+                outcome.append(self._work(arrays, arguments))
             except BaseException as error:  # whatever it raises, SystemExit too, is the answer
-                outcome.append((False, error))
+                outcome.append(error)
 
         thread = threading.Thread(target=work, daemon=True)
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), warnings.catch_warnings():
@@ -102,15 +100,24 @@ class Caller:
             raise CallError("hangs", self.problems["hangs"])
         if text := said.getvalue().strip():
             self.problems.setdefault("prints", f"it prints, for example {text.splitlines()[0][:80]!r}")
-        finished, value = outcome[0]
-        if not finished:
-            lines = str(value).strip().splitlines() or [""]
-            raise CallError("raises", f"{type(value).__name__}: {lines[0][:200]}")
+        if isinstance(outcome[0], CallError):
+            raise outcome[0]
+        if isinstance(outcome[0], BaseException):
+            lines = str(outcome[0]).strip().splitlines() or [""]
+            raise CallError("raises", f"{type(outcome[0]).__name__}: {lines[0][:200]}")
+        result: list[npt.NDArray[Any]] = outcome[0]
+        return result
+
+    def _work(self, arrays: str, arguments: tuple[npt.NDArray[Any], ...]) -> list[npt.NDArray[Any]]:
+        """One call with everything around it: lazy libraries compute only when they are read, in the same thread."""
+        given = [_to_library(arrays, argument, self.dtype) for argument in arguments]
+        before = [as_numpy(argument).copy() for argument in given]
+        value = self.function(*given)
+        parts = [as_numpy(part) for part in (value if isinstance(value, (tuple, list)) else [value])]
         for number, (argument, was) in enumerate(zip(given, before, strict=True)):
             if not np.array_equal(as_numpy(argument), was, equal_nan=True):
                 self.problems.setdefault("mutates", f"it changes its {('first', 'second')[number]} argument in place")
-        parts = value if isinstance(value, (tuple, list)) else [value]
-        return [as_numpy(part) for part in parts]
+        return parts
 
 
 def _to_library(arrays: str, values: npt.NDArray[Any], dtype: str) -> Any:

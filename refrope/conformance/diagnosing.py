@@ -74,14 +74,14 @@ class _Family:
     name: str
     words: str
     pairs: int
-    at: Callable[[int], Slip]
+    at: Callable[[Part], Slip]
     likely: bool = True
 
     @classmethod
     def of(cls, declared: RotaryEncoding, slip: Slip | None) -> _Family:
         if slip is None:
-            return cls("", "", declared.pairs, lambda length: as_slip(declared.for_length(length)))
-        return cls(slip.name, slip.words, len(slip.inv_freq), lambda length: slip)
+            return cls("", "", declared.pairs, lambda part: as_slip(declared.for_length(part.length)))
+        return cls(slip.name, slip.words, len(slip.inv_freq), lambda part: slip)
 
 
 def _families(declared: RotaryEncoding, parts: list[Part]) -> list[_Family]:
@@ -97,11 +97,26 @@ def _families(declared: RotaryEncoding, parts: list[Part]) -> list[_Family]:
         found.append(_Family.of(declared, slip))
     original = getattr(innermost(declared), "original_length", 0)
 
-    def early(length: int) -> Slip:
-        return as_slip(declared.for_length(length + (length == original)))
-
-    words = "the switch one token early: at the original length itself the form for longer sequences counts"
-    found.append(_Family("switch-early", words, declared.pairs, early))
+    states: list[tuple[str, str, Callable[[Part], int]]] = [
+        (
+            "switch-early",
+            "the switch one token early: at the original length itself the form for longer sequences counts",
+            lambda part: part.length + (part.length == original),
+        ),
+        (
+            "remembers-longest",
+            "the frequencies of the longest call so far: it remembers earlier calls",
+            lambda part: part.longest,
+        ),
+        (
+            "remembers-at-original",
+            "the frequencies of an earlier, longer call, until one is shorter than the original length: at that length "
+            "itself they depend on what came before",
+            lambda part: part.longest if part.length >= original else part.length,
+        ),
+    ]
+    for name, words, length_of in states:
+        found.append(_Family(name, words, declared.pairs, partial(_in_force, declared, length_of)))
     made = {n: {(slip.name, slip.words): slip for slip in slips(declared.for_length(n), None)} for n in lengths}
     for slip in slips(declared.for_length(lengths[0]), measured_frequencies(parts[0])):
         found.append(_Family.of(declared, slip))
@@ -110,9 +125,13 @@ def _families(declared: RotaryEncoding, parts: list[Part]) -> list[_Family]:
     return found
 
 
-def _same(made: dict[int, dict[tuple[str, str], Slip]], slip: Slip, length: int) -> Slip:
+def _in_force(declared: RotaryEncoding, length_of: Callable[[Part], int], part: Part) -> Slip:
+    return as_slip(declared.for_length(length_of(part)))
+
+
+def _same(made: dict[int, dict[tuple[str, str], Slip]], slip: Slip, part: Part) -> Slip:
     """The same slip, made at another length."""
-    return made[length].get((slip.name, slip.words), slip)
+    return made[part.length].get((slip.name, slip.words), slip)
 
 
 def _combinations(
@@ -133,7 +152,7 @@ def _explains(
     changes: tuple[_Family, axes.Change, axes.Change, axes.Change],
 ) -> bool:
     family, place, circle, amplitude = changes
-    slip = family.at(part.length)
+    slip = family.at(part)
     roundings = ANGLE_ROUNDINGS + RECURRENCE_ROUNDING * np.arange(len(slip.inv_freq))
     for rows in (_thin(len(part.positions)), slice(None)):  # a few rows refuse nearly everything
         places = place.apply(part.positions[rows].astype(np.float64))

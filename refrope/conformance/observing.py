@@ -65,7 +65,8 @@ def probes(encoding: RotaryEncoding, max_position: int) -> list[IntArray]:
 
     if not depends_on_length(encoding):
         return [below(max_position)]
-    ends = [original // 2 + 1, original, original + 1, 2 * original, 4 * original, original]
+    short = original // 2 + 1
+    ends = [short, original, original + 1, 2 * original, 4 * original, original, short]
     return [below(end) for end in ends if end <= max_position]
 
 
@@ -274,7 +275,9 @@ def _collect(seen: Observed, tables: Any, calls: list[IntArray]) -> None:
         if not finite.all():
             first = positions[int(np.argmin(finite))]
             seen.problems["nan"] = f"it returns NaN or infinite values, first at position {first}"
-        seen.parts.append(Part(int(positions[-1]) + 1, positions[finite], z[finite]))
+        length = int(positions[-1]) + 1
+        longest = max([length, *(part.longest for part in seen.parts)])
+        seen.parts.append(Part(length, longest, positions[finite], z[finite]))
     if failed:
         said, places = next(iter(failed.items()))
         seen.problems["raises"] = f"it raises at {len(places)} positions, the first {places[0]}: {said}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from refrope import precision
@@ -43,24 +45,45 @@ def fits(found: ComplexArray, wanted: ComplexArray, bound: FloatArray) -> bool:
 
 
 def pipeline(part: Part, declared: RotaryEncoding, dtype: str) -> str | None:
-    """The pipeline of `refrope.precision` whose tables are nearest to those seen, None where that says nothing."""
+    """Which pipeline of `refrope.precision` tables behave like; None where that says nothing.
+
+    The one whose own tables are nearest, where they explain most of the error. An engine's powf or cos may differ from
+    the pipeline's in a last place, and then its errors are others, of the same size: the pipeline whose errors grow
+    most alike counts.
+    """
     if isinstance(innermost(declared), (XPos, FoPE)):
         return None
-    best, least = None, np.inf
-    for name in precision.PIPELINES:
-        if name == "float64" and dtype != "float64":  # the same as refrope's once it is rounded
-            continue
+    exact = tables(declared, part.positions)
+    seen = np.abs(part.z - exact)
+    size = float(np.sqrt(np.mean(seen**2)))
+    nearest, alike = {}, {}
+    for name in _pipelines(dtype):
         try:
             cos, sin = precision.pipeline_cos_sin(declared, part.positions, name)
         except ValueError:  # not every pipeline exists for every encoding
             continue
         z = declared.attention_factor * (cos.astype(np.float64) + 1j * sin)
-        if not np.isfinite(z).all():
-            continue
-        distance = float(np.sqrt(np.mean(np.abs(part.z - z) ** 2)))
-        if distance < 0.7 * least:  # the earlier name where two are as near
-            best, least = name, distance
-    return best
+        nearest[name] = float(np.sqrt(np.mean(np.abs(part.z - z) ** 2)))
+        alike[name] = float(np.abs(_growth(part, seen) - _growth(part, np.abs(z - exact))).mean())
+    best = min(nearest, key=nearest.__getitem__)
+    if nearest[best] < 0.5 * size or nearest[best] < TABLE_ROUNDING["float64"] / 8:
+        # The earlier name where two are as near.
+        return next(name for name in nearest if nearest[name] <= 1.4 * nearest[best])
+    return min(alike, key=alike.__getitem__)
+
+
+def _pipelines(dtype: str) -> list[str]:
+    if dtype.endswith("float16"):
+        return [f"{dtype}-table"]  # whatever came before, that is what is seen
+    # float64 throughout is the same as refrope's once it is rounded.
+    return [n for n in precision.PIPELINES if "float16" not in n and (n != "float64" or dtype == "float64")]
+
+
+def _growth(part: Part, off: FloatArray) -> FloatArray:
+    """Logarithms of the root mean square error in bands of positions; errors below a rounding's size count as that."""
+    ends = [1, 128, 4096, 32_768, 2**62]
+    bands = [off[(part.positions >= low) & (part.positions < high)] for low, high in pairwise(ends)]
+    return np.log([max(float(np.sqrt(np.mean(band**2))), 2.0**-24) for band in bands if band.size])
 
 
 def measured_frequencies(part: Part) -> FloatArray | None:

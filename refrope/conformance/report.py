@@ -94,10 +94,10 @@ class Report:
             return f"Largest relative error of inv_freq: {self.worst:.2g}."
         place = "" if self.worst_at is None else f" (position {self.worst_at[0]:,}, pair {self.worst_at[1]})"
         within = f"Off by up to {self.worst:.2g}{place} at {self.positions} positions below {self.max_position:,}"
-        like = "" if self.pipeline is None else f"; behaves like {precision.PIPELINES[self.pipeline]}"
-        if self.pipeline_error is not None:
-            like += f", which is off by up to {self.pipeline_error:.1g} there"
-        return within + like + "."
+        if self.pipeline is None:
+            return within + "."
+        like = f"{within}.\n  Its precision is that of: {precision.PIPELINES[self.pipeline]}"
+        return like + f"; such tables are off by up to {self.pipeline_error:.1g} there."
 
     def _unexplained(self) -> list[str]:
         lines = ["  It is wrong and looks like no mistake that is known here."]
@@ -141,11 +141,13 @@ def _shown(encoding: RotaryEncoding) -> str:
     if isinstance(encoding, Resonance):
         dialect = "" if encoding.dialect == "after" else f", {encoding.dialect!r}"
         return f"Resonance({_shown(encoding.encoding)}{dialect})"
-    values = [
-        f"{each.name}={getattr(encoding, each.name):g}"
-        if isinstance(getattr(encoding, each.name), float)
-        else f"{each.name}={getattr(encoding, each.name)!r}"
-        for each in fields(encoding)
-        if each.repr and (each.name in ("head_dim", "base") or getattr(encoding, each.name) not in (each.default, None))
-    ]
+    values = []
+    for each in fields(encoding):
+        value = getattr(encoding, each.name)
+        if each.repr and (each.name in ("head_dim", "base") or value not in (each.default, None)):
+            if isinstance(value, tuple) and len(value) > 4:
+                shown = f"({len(value)} numbers)"
+            else:
+                shown = f"{value:g}" if isinstance(value, float) else repr(value)
+            values.append(f"{each.name}={shown}")
     return f"{encoding.name}({', '.join(values)})"

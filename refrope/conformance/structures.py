@@ -21,9 +21,10 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass
 class Part:
-    """The tables of one call: every position in it, and the length that the call amounts to."""
+    """The tables of one call: every position in it, its length, and that of the longest call up to it."""
 
     length: int
+    longest: int
     positions: IntArray
     z: ComplexArray
 
