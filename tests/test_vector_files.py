@@ -283,6 +283,15 @@ def test_exactly_the_flags_in_use_are_explained_and_the_readme_has_them_all():
     assert everywhere == {*listed} - {"flag"}
 
 
+def test_the_readmes_example_runs_beside_the_files(monkeypatch, capsys):
+    [code] = re.findall(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(FOLDER)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "refrope" not in code
+    tested = int(re.fullmatch(r"(\d+) numbers agree\n", capsys.readouterr().out)[1])
+    assert tested == sum(2 * len(c["cos"]) for g in vectors.load("linear")["groups"] for c in g["cases"])
+
+
 def test_one_case_is_one_line_so_that_differences_read():
     for name in vectors.NAMES:
         lines = (FOLDER / f"{name}.json").read_text().splitlines()

@@ -20,6 +20,7 @@ AMPLITUDE_ROUNDINGS = 2
 # xPos: zeta's own roundings count as often as the exponent says; power and products take the rest.
 ZETA_ROUNDINGS, POWER_ROUNDINGS = 4, 8
 FLOAT32_ROUNDING = 2.0**-24  # relative, of a table entry at most as large as its amplitude
+FLOAT32_ROUNDINGS = 4 * FLOAT32_ROUNDING  # position, inv_freq, their product, and one to spare
 ONE_ULP = 2.0**-52
 
 
@@ -133,6 +134,20 @@ def test_float32_tables_are_one_rounding_further_away(groups):
             error = np.abs(tables(group, positions, role, np.float32).astype(np.float64) - exact)
             bounds = table_bounds(group, positions, role) + FLOAT32_ROUNDING * np.abs(exact)
             assert (error <= bounds + np.finfo(np.float32).smallest_subnormal).all(), group["id"]
+
+
+def test_angles_in_float32_are_within_the_readmes_bound(groups):
+    for group in groups:
+        if inner(group)["variant"] in ("xpos", "fope") or "periods" in group:
+            continue
+        inv_freq = np.array(group["inv_freq"])
+        for case in group["cases"]:
+            angles = np.float32(case["position"]) * inv_freq.astype(np.float32)
+            for function, key in ((np.cos, "cos"), (np.sin, "sin")):
+                found = function(angles) * np.float32(group["attention_factor"])
+                bound = FLOAT32_ROUNDINGS * abs(case["position"]) * inv_freq + 2 * FLOAT32_ROUNDING
+                error = np.abs(found - np.array(case[key])) / group["attention_factor"]
+                assert (error <= bound + AMPLITUDE_ROUNDINGS * FLOAT32_ROUNDING).all(), case["id"]
 
 
 def roles_of(rotation, group):
