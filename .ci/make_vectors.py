@@ -66,8 +66,9 @@ def case(exact: Setting, name: str, position: int, role: str | None) -> dict[str
     """One position's cos and sin."""
     cos, sin = exact.table(position, role)
     where = {"position": position} if role is None else {"position": position, "role": role}
+    place = f"minus{-position}" if position < 0 else str(position)
     return {
-        "id": f"{name}-{position}" if role is None else f"{name}-{position}-{role}",
+        "id": f"{name}-{place}" if role is None else f"{name}-{place}-{role}",
         "comment": _about(position, exact),
         "flags": case_flags(position, exact),
         **where,

@@ -21,6 +21,11 @@ def original_length(p: Parameters) -> int | None:
     return p.get("original_length", p.get("train_length"))
 
 
+def _plain_at_factor_one(p: Parameters) -> bool:
+    """LongRoPE has its lists, p-RoPE its share, and Hugging Face's dynamic NTK the length, whatever the factor is."""
+    return p["variant"] not in ("longrope", "proportional", "dynamic-ntk") or p.get("dialect") == "vllm"
+
+
 def _yarn_ends(p: Parameters) -> tuple[Any, Any] | None:
     if p["variant"] != "yarn" or p["ramp"] != "index":
         return None
@@ -64,7 +69,7 @@ GROUP_FLAGS: dict[str, Flag] = {
     "FactorOne": Flag(
         "The factor is 1: plain RoPE, with amplitude 1.",
         "Ramps, exponents or amplitudes that do something where there is nothing to do.",
-        lambda p, g, e: p.get("factor") == 1,
+        lambda p, g, e: p.get("factor") == 1 and _plain_at_factor_one(p),
     ),
     "Amplitude": Flag(
         "The attention factor is not 1. It is in cos and sin, so that logits of turned features carry its square.",

@@ -157,9 +157,16 @@ def yarn() -> Iterator[Plan]:
     yield edge("equal betas, turns: a step", beta_fast=4.0, beta_slow=4.0, ramp="turns")
     yield edge("betas far apart", beta_fast=1e6, beta_slow=1e-6)
     yield edge("betas far apart, turns", beta_fast=1e6, beta_slow=1e-6, ramp="turns")
-    yield edge("betas near each other", beta_fast=1.5, beta_slow=1.25)
-    yield edge("a length of four tokens: ends the wrong way round", original_length=4)
-    yield edge("end clamped to d - 1: a long context and a small base", base=100.0, original_length=1_000_000)
+    yield edge("betas near each other", beta_fast=4.0, beta_slow=1.25)
+    yield edge("a length of four tokens: both ends at 0", original_length=4)
+    yield edge("a length of two tokens: ends the wrong way round", 32, original_length=2)
+    yield edge("the same, ends not rounded", original_length=4, truncate=False)
+    yield edge(
+        "end clamped to d - 1: a long context and a small base",
+        base=100.0,
+        original_length=1_000_000,
+        beta_fast=50_000.0,
+    )
     yield edge("end beyond the last pair, before its clamp", 64, original_length=131_072)
     tie = {"original_length": 65, "factor": 2.5, "target_ramp": True, "truncate": False}
     yield edge("round(s L) of 162.5 goes to the even 162", **tie)

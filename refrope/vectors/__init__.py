@@ -62,7 +62,10 @@ def load(name: str, folder: str | Path | None = None) -> dict[str, Any]:
     if digest != expected["sha256"]:
         raise VectorError(f"load: {path} is altered: SHA-256 {digest}, manifest.json says {expected['sha256']}")
     whole: dict[str, Any] = _parse(path, data)
-    check_structure(whole, name, str(path))
+    try:
+        _check_structure(whole, name, str(path))
+    except (AttributeError, KeyError, TypeError) as error:  # a value of another kind where a list or object belongs
+        raise VectorError(f"load: {path} is not of the form of {FORMAT!r}: {error!r}") from error
     return whole
 
 
@@ -82,7 +85,7 @@ def encoding(parameters: Mapping[str, Any]) -> RotaryEncoding:
     return CLASSES[str(variant)](**arguments)
 
 
-def check_structure(whole: Any, name: str, where: str) -> None:
+def _check_structure(whole: Any, name: str, where: str) -> None:
     """Raise VectorError unless `whole` has the keys and lengths of the vectors called `name`.
 
     `where` (a file's name) begins the message. Types of single numbers are schema.json's business.
@@ -93,22 +96,21 @@ def check_structure(whole: Any, name: str, where: str) -> None:
     _require(where, whole, _TOP)
     if whole["variant"] != name:
         raise VectorError(f"load: {where} has variant {whole['variant']!r}, expected {name!r}")
-    if not isinstance(whole["groups"], list) or not whole["groups"]:
-        raise VectorError(f"load: {where} has no groups")
-    for group in whole["groups"]:
-        _require(f"{where}, a group", group, _GROUP)
+    if not isinstance(whole["flags"], dict):
+        raise VectorError(f"load: {where} has {type(whole['flags']).__name__} in flags, expected an object")
+    for group in _records(where, whole, "groups", _GROUP):
         inside = f"{where}, {group['id']}"
-        parts = [group, *group["cases"], *group["rotations"]]
+        cases = _records(inside, group, "cases", _SEQUENCE if name == "posgen" else _CASE)
+        turned = _records(inside, group, "rotations", _ROTATION, least=0)
         if name == "posgen":
-            for case in group["cases"]:
-                _require(inside, case, _SEQUENCE)
+            for case in cases:
                 _length(f"{inside}, {case['id']}", case, "sequence", case["length"])
         else:
             _check_numbers(inside, group)
-        for part in parts:
-            for flag in part["flags"]:
-                if flag not in whole["flags"]:
-                    raise VectorError(f"load: {inside}, {part['id']} has flag {flag!r}, which is not explained")
+        for part in (group, *cases, *turned):
+            unknown = [flag for flag in part["flags"] if flag not in whole["flags"]]
+            if unknown:
+                raise VectorError(f"load: {where}, {part['id']} has flag {unknown[0]!r}, which is not explained")
 
 
 def _check_numbers(where: str, group: dict[str, Any]) -> None:
@@ -119,17 +121,26 @@ def _check_numbers(where: str, group: dict[str, Any]) -> None:
         if group.get(key) is not None:
             _length(where, group, key, pairs)
     for case in group["cases"]:
-        _require(where, case, _CASE)
         for key in ("cos", "sin"):
             _length(f"{where}, {case['id']}", case, key, pairs)
+    parameters = group["parameters"]
+    width = parameters.get("encoding", parameters)["head_dim"]
     for rotation in group["rotations"]:
-        _require(where, rotation, _ROTATION)
         inside, rows = f"{where}, {rotation['id']}", len(rotation["positions"])
-        width = len(rotation["q"][0])
         for key in ("q", "k", "rotated_q", "rotated_k", "logits"):
             _length(inside, rotation, key, rows)
             for row in rotation[key]:
                 _length(inside, {key: row}, key, rows if key == "logits" else width)
+
+
+def _records(where: str, record: dict[str, Any], key: str, keys: tuple[str, ...], least: int = 1) -> list[Any]:
+    """The list under `key`, each of whose entries has `keys`."""
+    values = record[key]
+    if not isinstance(values, list) or len(values) < least:
+        raise VectorError(f"load: {where} has no list of {key}")
+    for i, value in enumerate(values):
+        _require(f"{where}, {key}[{i}]", value, keys)
+    return values
 
 
 def _require(where: str, record: Any, keys: tuple[str, ...]) -> None:
@@ -150,7 +161,8 @@ def _manifest_entry(path: Path, file: str) -> dict[str, Any]:
     whole = _parse(path, _read(path))
     if not isinstance(whole, dict) or whole.get("format") != FORMAT:
         raise VectorError(f"load: {path} is no manifest of format {FORMAT!r}")
-    entry: Any = whole.get("files", {}).get(file)
+    files = whole.get("files")
+    entry: Any = files.get(file) if isinstance(files, dict) else None
     if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int) or "sha256" not in entry:
         raise VectorError(f"load: {path} has no bytes and sha256 for {file}")
     return entry
