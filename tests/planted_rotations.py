@@ -114,7 +114,7 @@ def to_bfloat16(x):
 
 
 def recurrence(d, base=10_000.0):
-    """ggml on a CPU: one float32 product from each pair to the next."""
+    """As ggml on a CPU: one float32 product from each pair to the next."""
 
     def rotate(x, positions):
         angle, ratio = positions.astype(np.float32), np.float32(base ** (-2 / d))

@@ -97,7 +97,7 @@ class Report:
         if self.pipeline is None:
             return within + "."
         like = f"{within}.\n  Its precision is that of: {precision.PIPELINES[self.pipeline]}"
-        return like + f"; such tables are off by up to {self.pipeline_error:.1g} there."
+        return like + f"; such tables are off by up to {self.pipeline_error:.2g} there."
 
     def _unexplained(self) -> list[str]:
         lines = ["  It is wrong and looks like no mistake that is known here."]
