@@ -295,6 +295,9 @@ def longrope() -> Iterator[Plan]:
     yield Plan("given attention factor", given("longrope", SMALL, 1e4, factor=4.0, attention_factor=1.25, **small))
     fields = {"rotary_dim": 8, "original_length": 64, "length": 65, "factor": 4.0, **lists(4)}
     yield Plan("8 of 16 features", given("longrope", 16, 1e4, **fields), True, True)
+    for pairs in (1, 2):
+        fields = {"original_length": 64, "length": 65, "factor": 4.0, **lists(pairs)}
+        yield Plan(("one pair", "two pairs")[pairs - 1], given("longrope", 2 * pairs, 1e4, **fields))
 
 
 def xpos() -> Iterator[Plan]:
@@ -332,6 +335,8 @@ def fope() -> Iterator[Plan]:
     yield Plan("no pair turns: 2 pi > 6", given("fope", SMALL, 1e4, train_length=6))
     fields = {"rotary_dim": 8, "train_length": 512, **matrices(8, 1e4, 512)}
     yield Plan("8 of 16 features", given("fope", 16, 1e4, **fields), True, True)
+    yield Plan("one pair", given("fope", 2, 1e4, train_length=64))
+    yield Plan("two pairs, one of them still", given("fope", 4, 1e4, train_length=64))
 
 
 def proportional() -> Iterator[Plan]:

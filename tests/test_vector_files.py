@@ -24,7 +24,7 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of one small file and the manifest, free to be spoilt."""
+    """A copy of two small files and the manifest, free to be spoilt."""
     for name in ("linear.json", "posgen.json", "manifest.json"):
         shutil.copy(FOLDER / name, tmp_path)
     return tmp_path
@@ -99,7 +99,7 @@ def test_a_wrong_manifest_is_refused(folder, text, said):
 
 
 def _set(path, value):
-    """A fault: put `value` at a path of keys; None as last key of a list pops it."""
+    """A fault: put `value` at a path of keys."""
 
     def fault(whole):
         *keys, last = path

@@ -226,7 +226,7 @@ def test_shared_periods_are_those_that_the_flag_means():
 
 
 def ramp(p, *, least=0, most=None, ordered=False):
-    """YaRN's index ramp in float64, with room for the bugs; None where it would divide by zero."""
+    """YaRN's index ramp in float64, with room for the bugs."""
     d = _turned(p)
     length = round(p["factor"] * p["original_length"]) if p["target_ramp"] else p["original_length"]
     ends = [
