@@ -210,6 +210,12 @@ MISTAKES = {
         {},
         ["base", "off-by-one", "amplitude-twice"],
     ),
+    "base 500000, tables in bfloat16": (
+        rotation(frequencies(D, 5e5), turn=lambda x, c, s: half(x, planted.to_bfloat16(c), planted.to_bfloat16(s))),
+        ROPE,
+        {},
+        ["base", "tables-16-bits"],
+    ),
     "positions ignored": (
         lambda x, positions: rotation(frequencies(D))(x, np.arange(len(x))),
         ROPE,

@@ -7,7 +7,7 @@ the product of the axes and takes the smallest number of mistakes that explains 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -41,12 +41,19 @@ class Mistake:
 
 def diagnose(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake]:
     """The smallest set of mistakes that explains `parts`; empty where nothing known does."""
-    for rounding in dict.fromkeys([dtype, "bfloat16"]):
-        found = _search(parts, declared, rounding, role)
-        if found:
-            rough = rounding != dtype and not any("float16" in mistake.name for mistake in found)
-            return [*found, Mistake("tables-16-bits", "tables rounded to 16 bits")] if rough else found
-    return []
+    found = _search(parts, declared, dtype, role)
+    if found or dtype == "bfloat16" or not _in_16_bits(parts):
+        return found
+    found = _search(parts, declared, "bfloat16", role)
+    return [*found, Mistake("tables-16-bits", "tables rounded to 16 bits")] if found else []
+
+
+def _in_16_bits(parts: list[Part]) -> bool:
+    """Whether the tables hold nothing but numbers of bfloat16, or of float16."""
+    values = np.concatenate([part.z.view(np.float64).ravel() for part in parts])
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    return bool((precision.round_to_bfloat16(values) == values).all() or (half == values).all())
 
 
 def _search(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake]:
@@ -57,14 +64,33 @@ def _search(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) 
     frequencies = [_Family.of(declared, as_slip(declared) if single else None)]
     frequencies += _families(declared, parts)
     frequencies = [f for f in frequencies if f.pairs == parts[0].z.shape[1]]
-    positions, amplitudes = axes.places(declared), axes.amplitudes(declared)
+    turned = [(family, place) for family in frequencies for place in axes.places(declared)]
+    changed = [(circle, amplitude) for circle in axes.CIRCLES for amplitude in axes.amplitudes(declared)]
+    few: dict[int, tuple[ComplexArray, FloatArray]] = {}  # tables at a few positions, which refuse nearly everything
+    rows = _thin(len(parts[0].positions))
     for count, likely in ((1, True), (1, False), (2, True), (2, False), (3, True)):
-        for changes in _combinations(frequencies, positions, amplitudes, count):
-            if all(each.likely for each in changes) != likely:
-                continue
-            if all(_explains(part, dtype, role, changes) for part in parts):
-                return [Mistake(each.name, each.words) for each in changes if each.name]
+        for number, first in enumerate(turned):
+            rest = count - _count(first)
+            for second in changed:
+                if _count(second) != rest or all(each.likely for each in (*first, *second)) != likely:
+                    continue
+                if number not in few:
+                    few[number] = _tables_and_bounds(parts[0], rows, dtype, role, *first)
+                if all(
+                    _explains(
+                        part,
+                        each,
+                        *(few[number] if each is rows else _tables_and_bounds(part, each, dtype, role, *first)),
+                        *second,
+                    )
+                    for part, each in [(parts[0], rows), *((part, slice(None)) for part in parts)]
+                ):
+                    return [Mistake(each.name, each.words) for each in (*first, *second) if each.name]
     return []
+
+
+def _count(changes: Iterable[_Family | axes.Change]) -> int:
+    return sum(bool(each.name) for each in changes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,33 +160,22 @@ def _same(made: dict[int, dict[tuple[str, str], Slip]], slip: Slip, part: Part) 
     return made[part.length].get((slip.name, slip.words), slip)
 
 
-def _combinations(
-    frequencies: list[_Family], places: list[axes.Change], amplitudes: list[axes.Change], count: int
-) -> Iterator[tuple[_Family, axes.Change, axes.Change, axes.Change]]:
-    for family in frequencies:
-        for place in places:
-            for circle in axes.CIRCLES:
-                for amplitude in amplitudes:
-                    if sum(bool(each.name) for each in (family, place, circle, amplitude)) == count:
-                        yield family, place, circle, amplitude
+def _tables_and_bounds(
+    part: Part, rows: slice, dtype: str, role: str, family: _Family, place: axes.Change
+) -> tuple[ComplexArray, FloatArray]:
+    """What frequencies and positions give at some rows of a call, and how far it may be off there for amplitude 1."""
+    slip = family.at(part)
+    places = place.apply(part.positions[rows].astype(np.float64))
+    roundings = ANGLE_ROUNDINGS + RECURRENCE_ROUNDING * np.arange(len(slip.inv_freq))
+    bound = np.abs(places)[:, None] * slip.inv_freq * roundings * 2 + TABLE_ROUNDING[dtype] * 2
+    return _slip_tables(slip, places, role), bound
 
 
 def _explains(
-    part: Part,
-    dtype: str,
-    role: str,
-    changes: tuple[_Family, axes.Change, axes.Change, axes.Change],
+    part: Part, rows: slice, z: ComplexArray, bound: FloatArray, circle: axes.Change, amplitude: axes.Change
 ) -> bool:
-    family, place, circle, amplitude = changes
-    slip = family.at(part)
-    roundings = ANGLE_ROUNDINGS + RECURRENCE_ROUNDING * np.arange(len(slip.inv_freq))
-    for rows in (_thin(len(part.positions)), slice(None)):  # a few rows refuse nearly everything
-        places = place.apply(part.positions[rows].astype(np.float64))
-        z = amplitude.apply(circle.apply(_slip_tables(slip, places, role)))
-        bound = np.abs(places)[:, None] * slip.inv_freq * roundings * 2 + TABLE_ROUNDING[dtype] * 2
-        if not fits(part.z[rows], z, bound * np.maximum(np.abs(z), 1e-30)):
-            return False
-    return True
+    changed = amplitude.apply(circle.apply(z))
+    return fits(part.z[rows], changed, bound * np.maximum(np.abs(changed), 1e-30))
 
 
 def _thin(rows: int) -> slice:

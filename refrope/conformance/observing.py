@@ -66,7 +66,7 @@ def probes(encoding: RotaryEncoding, max_position: int) -> list[IntArray]:
     if not depends_on_length(encoding):
         return [below(max_position)]
     short = original // 2 + 1
-    ends = [short, original, original + 1, 2 * original, 4 * original, original, short]
+    ends = [short, original, original + 1, 2 * original, 4 * original, max_position, original, short]
     return [below(end) for end in ends if end <= max_position]
 
 
