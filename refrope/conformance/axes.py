@@ -78,6 +78,7 @@ CIRCLES = [
 
 
 def amplitudes(encoding: RotaryEncoding) -> list[Change]:
+    """What may multiply the tables instead of the attention factor."""
     inner, a = innermost(encoding), encoding.attention_factor
     found = [("", "", 1.0)]
     if a != 1.0:

@@ -105,6 +105,7 @@ class _Family:
 
     @classmethod
     def of(cls, declared: RotaryEncoding, slip: Slip | None) -> _Family:
+        """The frequencies of `slip` at every length; without one, those that `declared` has at each."""
         if slip is None:
             return cls("", "", declared.pairs, lambda part: as_slip(declared.for_length(part.length)))
         return cls(slip.name, slip.words, len(slip.inv_freq), lambda part: slip)
