@@ -1,4 +1,4 @@
-"""The command line: ``refrope posgen | inspect | compare | bench | check``.
+"""The command line: ``refrope posgen | inspect | compare | bench | check | verify``.
 
 Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted.
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from refrope import __version__, bench, compare, inspection, kernels, posgen
+from refrope import __version__, bench, compare, inspection, kernels, posgen, verify
 from refrope.conformance import command as check_command
 from refrope.errors import check_integer, comma_list, unknown_name
 from refrope.experiment import (
@@ -30,7 +30,7 @@ from refrope.nn.backends import BACKENDS
 from refrope.progress import Lines, make_progress
 from refrope.report import prepare_directory, result_table, write_json
 
-COMMANDS = ("posgen", "inspect", "compare", "bench", "check")
+COMMANDS = ("posgen", "inspect", "compare", "bench", "check", "verify")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_command(commands)
     bench.add_command(commands)
     check_command.add_command(commands)
+    verify.add_command(commands)
     for name, command in commands.choices.items():
         command.set_defaults(command=name, usage=command.format_usage)
     return parser

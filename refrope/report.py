@@ -47,6 +47,16 @@ def format_table(rows: Sequence[tuple[str, ...]], *, left: int) -> str:
     return "\n".join([lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])])
 
 
+def heading(about: dict[str, Any]) -> str:
+    """What a report was made with, in two lines, out of `refrope.experiment.environment`."""
+    build, versions = about["machine"]["kernels"], about["versions"]
+    compiled = f"kernels {build['compiler']}, {build['simd']}" if build["available"] else "no C kernels"
+    return (
+        f"{about['machine']['cpu']}, {build['threads']} threads; {compiled}\n"
+        f"refrope {versions['refrope']}, Python {versions['python']}, NumPy {versions['numpy']}, {versions['blas']}"
+    )
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write `value` so that a reader finds either the old file or the whole new one, whenever this is interrupted."""
     temporary = path.with_name(path.name + ".part")

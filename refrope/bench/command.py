@@ -16,7 +16,7 @@ from refrope.bench.step_cases import evaluation_case, step_cases, step_memory
 from refrope.encodings import Resonance, RoPE
 from refrope.errors import check_integer, check_name, comma_list
 from refrope.experiment import PRESETS, environment
-from refrope.report import format_table, write_json
+from refrope.report import format_table, heading, write_json
 
 GROUPS = ("rotary", "attention", "layers", "steps", "evaluation", "memory")
 
@@ -60,7 +60,7 @@ def run_bench(options: argparse.Namespace) -> int:
             raise ValueError("bench: --torch needs PyTorch, which is not installed here (pip install torch)") from None
         print(f"PyTorch {torch.__version__}")
     about = environment()
-    print(_heading(about))
+    print(heading(about))
     report: dict[str, Any] = {"command": shlex.join(["refrope", *sys.argv[1:]]), **about, "cases": [], "memory": {}}
     try:
         for group in groups:
@@ -147,14 +147,6 @@ def _as_json(group: str, result: Measured) -> dict[str, Any]:
             for name, spread in result.peers.items()
         },
     }
-
-
-def _heading(about: dict[str, Any]) -> str:
-    build = about["machine"]["kernels"]
-    return (
-        f"{about['machine']['cpu']}, {build['threads']} threads; kernels {build['compiler']}, {build['simd']}\n"
-        f"Python {about['versions']['python']}, NumPy {about['versions']['numpy']}, {about['versions']['blas']}"
-    )
 
 
 def _table_bytes() -> str:
