@@ -117,7 +117,12 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path):
         str(tmp_path),
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "refrope", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "refrope", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores SIGINT, and so do its children, unless told otherwise.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for _ in range(600):
         if (tmp_path / "results.json").exists():
