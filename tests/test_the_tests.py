@@ -29,17 +29,16 @@ ROTATE, COS_SIN, PERIODIC = rotary.rotate, tables.cos_sin, tables.periodic_cos_s
 
 
 # One failing example is looked for, no second one, and it is neither shrunk nor remembered: it is a planted one.
-QUICK = settings(
-    settings.default, phases=[Phase.generate], max_examples=60, database=None, report_multiple_bugs=False
-)
+QUICK = settings(settings.default, phases=[Phase.generate], max_examples=60, database=None, report_multiple_bugs=False)
 
 
 def caught(test, *arguments):
     """The test fails when it is run with the bug in place: by an assertion, or by several in one go."""
-    with pytest.MonkeyPatch.context() as quick, pytest.raises(Exception) as failure:  # noqa: PT011
+    with pytest.MonkeyPatch.context() as quick:
         # A @given function keeps the settings of its definition under this name. Under another one it is slow, no more.
         quick.setattr(test, "_hypothesis_internal_use_settings", QUICK, raising=False)
-        test(*arguments)
+        with pytest.raises(Exception) as failure:  # noqa: PT011
+            test(*arguments)
     failures = getattr(failure.value, "exceptions", [failure.value])
     assert all(isinstance(each, AssertionError) for each in failures), failures
 
