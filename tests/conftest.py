@@ -3,10 +3,13 @@
 import os
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 
 from refrope import kernels
 
+# For one set of parameters of many: pytest.param(..., marks=slow).
+slow = pytest.mark.slow
 BACKENDS = ["numpy", *(["c"] if kernels.available() else [])]
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

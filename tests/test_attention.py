@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import BACKENDS
+from conftest import BACKENDS, slow
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -432,7 +432,8 @@ def test_dropout_counts_to_two_to_the_32_and_no_further(backend):
 
 
 BIASED_SIZES = [(1, 1), (1, 65), (2, 2), (4, 67), (5, 5), (6, 7), (7, 64), (15, 15), (16, 17), (17, 40), (63, 63),
-                (64, 64), (65, 65), (64, 127), (127, 128), (129, 129), (128, 513), (513, 513)]  # fmt: skip
+                (64, 64), (65, 65), (64, 127), (127, 128), (129, 129), (128, 513),
+                pytest.param(513, 513, marks=slow)]  # fmt: skip
 
 
 def biases(n_q, n_k):
@@ -568,7 +569,8 @@ def test_a_bias_of_minus_infinity_hides_a_key(backend):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("group", [1, 2, 3])
 @pytest.mark.parametrize(
-    ("n_q", "n_k", "d"), [(1, 67, 5), (2, 2, 64), (4, 130, 33), (5, 6, 7), (65, 129, 13), (513, 513, 3)]
+    ("n_q", "n_k", "d"),
+    [(1, 67, 5), (2, 2, 64), (4, 130, 33), (5, 6, 7), (65, 129, 13), pytest.param(513, 513, 3, marks=slow)],
 )
 def test_heads_of_a_group_share_their_keys(backend, n_q, n_k, d, group, dtype):
     kv_heads = 2

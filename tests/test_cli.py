@@ -116,9 +116,14 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path):
         "--out",
         str(tmp_path),
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "refrope", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    # A shell's background job ignores SIGINT and hands that down to its children; a handler of ours it does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "refrope", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     for _ in range(600):
         if (tmp_path / "results.json").exists():
             break

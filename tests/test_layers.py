@@ -104,6 +104,34 @@ def test_the_gradient_check_rejects_a_wrong_gradient():
     assert gradient_error(loss, {"x": x}, {"x": right * np.nan}) == np.inf
 
 
+def test_the_gradient_check_looks_along_three_directions_of_each_input_and_repeats_itself():
+    calls, x = [], normal(1, 7, 13)
+
+    def loss(p):
+        calls.append(p)
+        return float(np.sum(p["x"] ** 3) + np.sum(p["y"]))
+
+    arguments = loss, {"x": x, "y": x}, {"x": 3 * x**2, "y": np.ones_like(x)}
+    error = gradient_error(*arguments)
+    assert len(calls) == 2 * 3 * 4  # inputs, directions, points of a difference
+    assert gradient_error(*arguments, directions=3, step=1e-3, seed=0) == error
+    assert gradient_error(*arguments, seed=1) != error
+
+
+def test_the_gradient_check_lets_no_zero_pass_for_a_small_gradient():
+    x = normal(1, 7, 13)
+    assert gradient_error(lambda p: 1e-9 * float(np.sum(p["x"])), {"x": x}, {"x": np.zeros_like(x)}) > 1
+    assert gradient_error(lambda p: 1.0, {"x": x}, {"x": np.zeros_like(x)}) == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rmsnorm_adds_a_millionth_to_the_mean_square(backend):
+    x, gain = np.array([[0.0, 0, 0], [0.001, -0.001, 0.001]]), np.array([1.0, 2, 3])
+    y, inv_rms = OPS[backend].rmsnorm_forward(x, gain)
+    assert np.allclose(inv_rms, [1000, 1000 / np.sqrt(2)], rtol=SUM64, atol=0)
+    assert np.allclose(y, x * inv_rms[:, None] * gain, rtol=SUM64, atol=0)
+
+
 @C_BUILT
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(shapes, seeds, st.integers(1, 3))
@@ -200,6 +228,16 @@ def test_dropout_of_a_part_is_a_part_of_dropout(backend, start):
     assert same_bits(drop(x[start:], 0.3, 7, first=start), whole[start:])
     last = drop(np.ones(5), 0.5, 7, first=2**32 - 5)  # up to the last counter
     assert same_bits(last, dropout_module.dropout(np.ones(5), 0.5, 7, first=2**32 - 5))
+
+
+def test_the_seed_of_a_site_is_a_number_of_splitmix64():
+    # The first numbers that SplitMix64 gives for the seeds 1234567 and 0, as printed in many places.
+    assert dropout_module.site_seed(1234567) == 6457827717110365317
+    assert dropout_module.site_seed(0) == 0xE220A8397B1DCDAF
+    # Its second number for a seed is the first for that seed plus the golden gamma.
+    assert dropout_module.site_seed(1234567 + 0x9E3779B97F4A7C15) == 3203168211198807973
+    assert dropout_module.site_seed(1234567, 8) == dropout_module.site_seed(6457827717110365317 + 8)
+    assert dropout_module.site_seed() == 0
 
 
 def test_dropout_masks_of_different_seeds_are_unrelated():

@@ -51,10 +51,29 @@ def test_short_cycles_stay_in_range(steps):
     assert all(0 < rate <= 1e-3 for rate in rates)
 
 
+def test_a_cycle_that_rises_to_its_very_end_still_ends():
+    # The warm-up rounds to all of the steps: nothing is left to fall over, and nothing is divided by.
+    rate, beta = OneCycle(1e-3, 3, math.nextafter(1, 0)).at(2)
+    assert rate == pytest.approx(1e-3 / 25 / 1e4)
+    assert beta == pytest.approx(0.95)
+
+
+def test_memory_for_gradients_is_taken_once():
+    state = AdamW(5, np.float64)
+    gradients = state.gradients(3)
+    assert gradients.shape == (3, 5)
+    assert gradients.dtype == np.float64
+    assert state.gradients(2).shape == (2, 5)
+    assert np.shares_memory(state.gradients(2), gradients)
+    assert np.shares_memory(state.gradients(3), gradients)
+    assert state.gradients(4).shape == (4, 5)
+
+
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="OneCycle: peak is 0"):
         OneCycle(0, 10)
     with pytest.raises(ValueError, match="OneCycle: steps is 0"):
         OneCycle(1e-3, 0)
-    with pytest.raises(ValueError, match=r"OneCycle: warmup is 1\.0"):
-        OneCycle(1e-3, 10, 1.0)
+    for warmup in (0.0, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"OneCycle: warmup is {warmup}, expected a number between 0 and 1"):
+            OneCycle(1e-3, 10, warmup)

@@ -9,6 +9,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
+from conftest import slow
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -254,12 +255,13 @@ def test_every_row_and_column_of_a_latin_square_is_a_permutation(order):
     assert is_latin(square)
 
 
-@pytest.mark.parametrize(("order", "number"), [(2, 2), (3, 12), (4, 576)])
+@pytest.mark.parametrize(("order", "number"), [(2, 2), (3, 12), pytest.param(4, 576, marks=slow)])
 def test_all_latin_squares_of_a_small_order_are_equally_frequent(order, number):
     counts = Counter(square_of(order, seed).tobytes() for seed in range(2500))
     assert chi_square_deviations(counts.values(), number) < DEVIATIONS
 
 
+@slow
 def test_the_two_kinds_of_latin_squares_of_order_five_come_in_their_true_ratio():
     # 17,280 of the 161,280 squares, 10.7 %, are the addition table mod 5 with rows, columns, symbols renamed.
     # Stopping the walk after a fixed number of steps, those inside a move included, gives 13.5 %.

@@ -28,22 +28,17 @@ from refrope.nn.backends import NumpyOps
 ROTATE, COS_SIN, PERIODIC = rotary.rotate, tables.cos_sin, tables.periodic_cos_sin
 
 
-@pytest.fixture(autouse=True)
-def quick_hypothesis():
-    """Look for one failing example and neither shrink nor remember it: it is a planted one."""
-    before = settings.get_current_profile_name()
-    settings.register_profile(
-        "planted", settings.get_profile(before), phases=[Phase.generate], max_examples=60, database=None
-    )
-    settings.load_profile("planted")
-    yield
-    settings.load_profile(before)
+# One failing example is looked for, no second one, and it is neither shrunk nor remembered: it is a planted one.
+QUICK = settings(settings.default, phases=[Phase.generate], max_examples=60, database=None, report_multiple_bugs=False)
 
 
 def caught(test, *arguments):
     """The test fails when it is run with the bug in place: by an assertion, or by several in one go."""
-    with pytest.raises(Exception) as failure:  # noqa: PT011
-        test(*arguments)
+    with pytest.MonkeyPatch.context() as quick:
+        # A @given function keeps the settings of its definition under this name. Under another one it is slow, no more.
+        quick.setattr(test, "_hypothesis_internal_use_settings", QUICK, raising=False)
+        with pytest.raises(Exception) as failure:  # noqa: PT011
+            test(*arguments)
     failures = getattr(failure.value, "exceptions", [failure.value])
     assert all(isinstance(each, AssertionError) for each in failures), failures
 
