@@ -41,6 +41,7 @@ struct call {
     array arrays[ARRAYS];
     int used, values; /* arrays; what kind of numbers: 0 moderate, 1 special ones, 2 any bits, 3 one special */
     ptrdiff_t sizes[SIZES];
+    int any_heads;  /* sizes[0] only says which slices belong to one batch: all that memory holds may */
     unsigned steps; /* sizes from this one on are steps, which may be negative */
     int flags[4];
     uint32_t threshold, first_number;

@@ -169,6 +169,7 @@ static void N(finish)(call *c, void (*reference)(const call *), double tolerance
 static void N(make_attention)(call *c, source *from)
 {
     c->name = "attention_forward";
+    c->any_heads = 1;
     N(make_scores)(c, from);
     N(walked)(c, from, c->sizes[5], c->sizes[0], c->sizes[2], c->sizes[4], 1);
     N(output)(c, (size_t)(c->sizes[5] * c->sizes[0] * c->sizes[2]));

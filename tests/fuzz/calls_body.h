@@ -107,6 +107,7 @@ static void N(expect_rotate)(const call *c)
 static void N(make_rotate)(call *c, source *from)
 {
     c->name = "rotate";
+    c->any_heads = 1;
     N(make_turning)(c, from);
     for (int i = 0; i < 2; i++) N(reals)(c, (size_t)(c->sizes[1] * c->sizes[4]));
     c->count = c->sizes[5] * c->sizes[0];

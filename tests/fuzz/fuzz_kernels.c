@@ -26,10 +26,12 @@ static void in_two_ranges(source *from, call *c)
 static void with_a_hostile_size(source *from, call *c)
 {
     const ptrdiff_t hostile[] = {-1, PTRDIFF_MIN, PTRDIFF_MAX, PTRDIFF_MAX / 2 + 1, PTRDIFF_MAX / 4 + 1, -PTRDIFF_MAX};
-    const ptrdiff_t size = hostile[take(from) % 6];
+    ptrdiff_t size = hostile[take(from) % 6];
     ptrdiff_t first = 0, last = c->count;
     const unsigned which = take(from) % (SIZES + 2);
-    if (which < SIZES) c->sizes[which] = size == -1 && which >= c->steps ? PTRDIFF_MIN : size;
+    if (which == 0 && c->any_heads && size > 0) size = -1;
+    if (which >= c->steps && size == -1) size = PTRDIFF_MIN;
+    if (which < SIZES) c->sizes[which] = size;
     else if (which == SIZES) first = size;
     else last = size;
     restore(c, 0);
