@@ -9,6 +9,7 @@
 #include "refrope.h"
 #include "rr_config.h"
 #include "rr_random.h"
+#include "rr_sizes.h"
 
 enum {
     RR_PANEL = 64,                /* queries that go through softmax together */
@@ -52,7 +53,7 @@ RR_INLINE ptrdiff_t rr_padded(ptrdiff_t n)
 /* Queries that are worked on with one packing of the keys: whole panels. */
 RR_INLINE ptrdiff_t rr_query_block(ptrdiff_t n_q)
 {
-    return rr_least(RR_QUERIES, (n_q + RR_PANEL - 1) / RR_PANEL * RR_PANEL);
+    return (rr_least(n_q, RR_QUERIES) + RR_PANEL - 1) / RR_PANEL * RR_PANEL;
 }
 
 /* Where slice s of an array begins. */
@@ -86,14 +87,41 @@ RR_INLINE ptrdiff_t rr_seen(ptrdiff_t limit, ptrdiff_t c, ptrdiff_t keys)
     return n < 0 ? 0 : rr_least(keys, n);
 }
 
-/* Whether the sizes make sense: causal attention needs a key for each query, dropout 32-bit numbers and counters. */
-RR_INLINE int rr_fits(const rr_attention *call, ptrdiff_t first, ptrdiff_t last)
+/* Whether an array of `heads` heads and n rows fits that is used for slices [0, last); one that is not given does. */
+RR_INLINE int rr_array_fits(const rr_attention *call, const rr_array *array, ptrdiff_t heads, ptrdiff_t n,
+                            ptrdiff_t last)
+{
+    return !array->data || last == 0 ||
+           rr_walk_fits(array->strides, (last - 1) / heads + 1, rr_least(heads, last), n, call->d);
+}
+
+/* The same for a bias or its gradient. */
+RR_INLINE int rr_bias_fits(const rr_attention *call, const rr_bias *bias, ptrdiff_t last)
+{
+    return rr_array_fits(call, bias, call->heads, call->n_q, last) &&
+           (!bias->data || rr_reach(call->n_k, bias->strides[3]) >= 0);
+}
+
+/*
+ * Whether the sizes make sense: causal attention needs a key for each query, dropout 32-bit numbers and counters; and
+ * whether the arrays fit that slices [first, last) of q and [0, kv_last) of k use.
+ */
+static int rr_fits(const rr_attention *call, ptrdiff_t first, ptrdiff_t last, ptrdiff_t kv_last)
 {
     if (call->heads < 1 || call->kv_heads < 1 || call->heads % call->kv_heads) return 0;
     if (call->d < 1 || call->n_q < 0 || call->n_k < (call->n_q > 0)) return 0;
     if (call->causal && call->n_q > call->n_k) return 0;
-    if (first < 0 || (uint64_t)last > UINT32_MAX + (uint64_t)1 - call->first_slice) return 0;
-    return !call->threshold || !call->n_q || (uint64_t)call->n_k <= UINT32_MAX / (uint64_t)call->n_q;
+    if (rr_attention_scratch(call->n_q, call->d, 1) < 0) return 0;
+    if (first < 0 || first > last || (uint64_t)last > UINT32_MAX + (uint64_t)1 - call->first_slice) return 0;
+    if (call->threshold && call->n_q && (uint64_t)call->n_k > UINT32_MAX / (uint64_t)call->n_q) return 0;
+    if (rr_times(rr_times(last, call->n_q), call->d) < 0 || rr_times(rr_times(kv_last, call->n_k), call->d) < 0) return 0;
+    const rr_array *of_q[] = {&call->q, &call->out, &call->dout, &call->dq};
+    const rr_array *of_k[] = {&call->k, &call->v, &call->dk, &call->dv};
+    for (int i = 0; i < 4; i++) {
+        if (!rr_array_fits(call, of_q[i], call->heads, call->n_q, last)) return 0;
+        if (!rr_array_fits(call, of_k[i], call->kv_heads, call->n_k, kv_last)) return 0;
+    }
+    return rr_bias_fits(call, &call->bias, last) && rr_bias_fits(call, &call->dbias, last);
 }
 
 #define RR_BODY "attention_body.h"
@@ -102,10 +130,11 @@ RR_INLINE int rr_fits(const rr_attention *call, ptrdiff_t first, ptrdiff_t last)
 /*
  * rr_attention_scratch - elements of the scratch buffer that one call needs; independent of the number of keys, and of
  * the number of queries beyond RR_QUERIES. The sums repeat the layouts in forward_slice (forward_few needs less) and
- * backward_slice; 64 elements leave room to align the first.
+ * backward_slice; 64 elements leave room to align the first. -1: bad size.
  */
 ptrdiff_t rr_attention_scratch(ptrdiff_t n_q, ptrdiff_t d, int backward)
 {
+    if (n_q < 0 || d < 1 || d > RR_MOST / (8 * (RR_QUERIES + RR_KEYS))) return -1;
     const ptrdiff_t rows = rr_query_block(n_q), width = rr_padded(d);
     return backward ? rows * (5 * width + 2) + RR_KEYS * (4 * width + 3 * RR_LINE) + RR_PAD + 64
                     : rows * (2 * width + 3) + RR_KEYS * (2 * width + 2 * RR_LINE) + 64;

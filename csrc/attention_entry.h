@@ -20,7 +20,7 @@
  *            scratch [rr_attention_scratch(n_q, d, 0)]  of this call alone
  *            first, last  the slices to work on
  * Returned : out like q through its strides, no overlap with inputs; lse [batch, heads, n_q] contiguous;
- *            0 done, 1 bad size
+ *            0 done, 1 bad size (nothing written)
  * Notes    : no allocation, no globals, no libm. A row that sees NaN becomes NaN; rows near it may too (0 * NaN).
  *            With up to RR_FEW queries k and v are read once for all heads in [first, last) that share them.
  */
@@ -37,7 +37,8 @@ int RR_EXPORT(attention_forward)(const REAL *q, const ptrdiff_t *q_strides, cons
         .heads = heads, .kv_heads = kv_heads, .n_q = n_q, .n_k = n_k, .d = d, .scale = scale, .causal = causal,
         .threshold = dropout_threshold, .first_slice = first_slice, .seed = seed,
     };
-    if (!rr_fits(&call, first, last)) return 1;
+    const ptrdiff_t group = kv_heads > 0 ? heads / kv_heads : 0;
+    if (!rr_fits(&call, first, last, group > 0 && last > 0 ? (last - 1) / group + 1 : 0)) return 1;
     RR_CALL(forward, &call, first, last);
     return 0;
 }
@@ -51,7 +52,8 @@ int RR_EXPORT(attention_forward)(const REAL *q, const ptrdiff_t *q_strides, cons
  * Given    : as in the forward call, then dout like out, and out, lse as it returned them
  *            scratch [rr_attention_scratch(n_q, d, 1)]
  *            first, last  slices of k and v: batch * kv_heads of them, each with all heads of q that use it
- * Returned : dq, dk, dv like q, k, v through their strides, no overlap with inputs; 0 done, 1 bad size
+ * Returned : dq, dk, dv like q, k, v through their strides, no overlap with inputs; 0 done, 1 bad size (nothing
+ *            written)
  *            dbias like bias: dL/dscore of each pair that sees the other is added to its entry; NULL: none. Entries of
  *                  one slice may share memory, those of two slices must not. Entries of other pairs are not touched
  * Notes    : as in the forward call.
@@ -73,7 +75,8 @@ int RR_EXPORT(attention_backward)(const REAL *q, const ptrdiff_t *q_strides, con
         .lse = (void *)lse, .scratch = scratch, .heads = heads, .kv_heads = kv_heads, .n_q = n_q, .n_k = n_k, .d = d,
         .scale = scale, .causal = causal, .threshold = dropout_threshold, .first_slice = first_slice, .seed = seed,
     };
-    if (!rr_fits(&call, first, kv_heads > 0 ? last * (heads / kv_heads) : last)) return 1;
+    const ptrdiff_t group = kv_heads > 0 ? heads / kv_heads : 0;
+    if (first < 0 || !rr_fits(&call, rr_times(first, group), rr_times(last, group), last)) return 1;
     RR_CALL(backward, &call, first, last);
     return 0;
 }

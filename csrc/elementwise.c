@@ -4,6 +4,7 @@
 #include "refrope.h"
 #include "rr_config.h"
 #include "rr_random.h"
+#include "rr_sizes.h"
 
 enum { RR_FLAT = 256 }; /* elements whose gradients are added before the step uses them, still in the nearest cache */
 

@@ -79,14 +79,14 @@ static RR_TARGET void RR(cross_entropy)(const REAL *logits, const int64_t *targe
  *            bits in any range.
  * Given    : logits [rows, classes], classes >= 1; targets [rows] in [0, classes), checked by the caller
  * Returned : probabilities [rows, classes], may be logits; below the smallest normal number they are 0
- *            likelihoods [rows] = log softmax(logits)[target]; 0 done, 1 bad size
+ *            likelihoods [rows] = log softmax(logits)[target]; 0 done, 1 bad size (nothing written)
  * Notes    : no allocation, no globals, no libm. A row with NaN or +inf becomes NaN, its likelihood too; the likelihood
  *            of a target at -inf is -inf.
  */
 int RR_EXPORT(cross_entropy_forward)(const REAL *logits, const int64_t *targets, REAL *probabilities, REAL *likelihoods,
                                      ptrdiff_t classes, ptrdiff_t first, ptrdiff_t last)
 {
-    if (classes < 1) return 1;
+    if (classes < 1 || !rr_rows_fit(first, last, classes)) return 1;
     RR_CALL(cross_entropy, logits, targets, probabilities, likelihoods, classes, first, last);
     return 0;
 }

@@ -27,7 +27,7 @@ RR_INLINE RR_TARGET REAL RR(sum_of_squares)(const REAL *a, ptrdiff_t d)
     return RR(sum_lanes)((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
-/* The sum of a[i] b[i] c[i], likewise. */
+/* The sum of (a[i] b[i]) c[i], likewise. */
 RR_INLINE RR_TARGET REAL RR(sum_of_products)(const REAL *a, const REAL *b, const REAL *c, ptrdiff_t d)
 {
     VEC sum[4] = {RR(set)(0), RR(set)(0), RR(set)(0), RR(set)(0)};
@@ -65,7 +65,7 @@ static RR_TARGET void RR(norm_forward)(const REAL *x, const REAL *gain, REAL *y,
 RR_INLINE RR_TARGET void RR(norm_backward_row)(const REAL *dy, const REAL *x, const REAL *gain, REAL factor,
                                                const REAL *bypass, REAL *dx, REAL *dgain, ptrdiff_t d)
 {
-    const REAL pull = RR(sum_of_products)(dy, x, gain, d) / (REAL)d * factor * factor;
+    const REAL pull = RR(sum_of_products)(dy, gain, x, d) / (REAL)d * factor * factor;
     ptrdiff_t i = 0;
     for (; i + LANES <= d; i += LANES) {
         const VEC dy_i = RR(get)(dy + i), x_i = RR(get)(x + i);
@@ -87,7 +87,7 @@ static RR_TARGET void RR(norm_backward)(const REAL *dy, const REAL *x, const REA
 {
     for (ptrdiff_t b = first; b < last; b++) {
         REAL *dgain = dgain_rows + b * d;
-        const ptrdiff_t end = (b + 1) * block < rows ? (b + 1) * block : rows;
+        const ptrdiff_t end = rows - b * block > block ? (b + 1) * block : rows;
         for (ptrdiff_t i = 0; i < d; i++) dgain[i] = 0;
         if (residual)
             for (ptrdiff_t r = b * block; r < end; r++)
@@ -106,12 +106,12 @@ static RR_TARGET void RR(norm_backward)(const REAL *dy, const REAL *x, const REA
  * Oracle   : refrope.nn.layers.rmsnorm_forward, within rounding (a sum of d squares).
  * Source   : Zhang and Sennrich 2019, arXiv:1910.07467, Eq. 4, with eps inside the root as in T5.
  * Given    : x [rows, d], gain [d], eps >= 0; rows [first, last)
- * Returned : y [rows, d] = x * inv_rms * gain; inv_rms [rows] = 1 / sqrt(mean(x^2) + eps); 0 done, 1 bad size
+ * Returned : y [rows, d] = x * inv_rms * gain; inv_rms [rows] = 1 / sqrt(mean(x^2) + eps); 0 done, 1 bad size (nothing written)
  */
 int RR_EXPORT(rmsnorm_forward)(const REAL *x, const REAL *gain, REAL *y, REAL *inv_rms, ptrdiff_t d, double eps,
                                ptrdiff_t first, ptrdiff_t last)
 {
-    if (d < 1) return 1;
+    if (d < 1 || !rr_rows_fit(first, last, d)) return 1;
     RR_CALL(norm_forward, x, gain, y, inv_rms, d, eps, first, last);
     return 0;
 }
@@ -124,13 +124,14 @@ int RR_EXPORT(rmsnorm_forward)(const REAL *x, const REAL *gain, REAL *y, REAL *i
  *            residual [rows, d] or NULL: the gradient that goes round the norm
  * Returned : dx [rows, d] = residual + inv_rms (g - x inv_rms^2 mean(g x)) with g = dy gain; may be dy or residual
  *            dgain_rows [blocks, d]: block b holds the sum of dy x inv_rms over its rows; the caller adds the blocks
- *            in order, so that the result does not depend on the number of threads. 0 done, 1 bad size
+ *            in order, so that the result does not depend on the number of threads. 0 done, 1 bad size (nothing written)
  */
 int RR_EXPORT(rmsnorm_backward)(const REAL *dy, const REAL *x, const REAL *gain, const REAL *inv_rms,
                                 const REAL *residual, REAL *dx, REAL *dgain_rows, ptrdiff_t d, ptrdiff_t rows,
                                 ptrdiff_t block, ptrdiff_t first, ptrdiff_t last)
 {
-    if (d < 1 || rows < 0 || block < 1) return 1;
+    if (d < 1 || block < 1 || !rr_rows_fit(0, rows, d) || !rr_rows_fit(first, last, d)) return 1;
+    if (last > (rows > 0) + (rows - (rows > 0)) / block) return 1; /* more blocks than rows fill */
     RR_CALL(norm_backward, dy, x, gain, inv_rms, residual, dx, dgain_rows, d, rows, block, first, last);
     return 0;
 }

@@ -1,5 +1,6 @@
 #include "refrope.h"
 #include "rr_config.h"
+#include "rr_sizes.h"
 
 enum {
     RR_CHUNK = 16,         /* pairs that are turned in one go: the lanes of the widest vector */

@@ -139,6 +139,13 @@ RR_INLINE void RR(look_up)(const REAL *cos_p, const REAL *sin_p, const int64_t *
     }
 }
 
+/* Whether the sizes that both kernels below are given fit: features, and which of them turn. */
+RR_INLINE int RR(features_fit)(ptrdiff_t features, ptrdiff_t start, ptrdiff_t pairs)
+{
+    return features >= 0 && features <= RR_MOST && pairs >= 0 && pairs <= features / 2 && start >= 0 &&
+           start <= features - 2 * pairs;
+}
+
 /*
  * rr_rotate_f32 / _f64 - turn the feature pairs of every row of x by tabulated angles.
  *
@@ -150,7 +157,7 @@ RR_INLINE void RR(look_up)(const REAL *cos_p, const REAL *sin_p, const int64_t *
  *            interleaved  0: pair j = (j, j + pairs);  1: pair j = (2j, 2j + 1), counted from start
  *            transpose    0: y = R x;  1: y = R^T x (backward)
  *            first, last  the slices to work on
- * Returned : y of x's shape, either x itself or without overlap; 0 done, 1 bad size
+ * Returned : y of x's shape, either x itself or without overlap; 0 done, 1 bad size (y untouched)
  * Notes    : no allocation, no globals, no libm; rows are independent.
  */
 RR_CLONES int RR(rotate)(const REAL *x, const ptrdiff_t *x_strides, REAL *y, const ptrdiff_t *y_strides,
@@ -158,7 +165,12 @@ RR_CLONES int RR(rotate)(const REAL *x, const ptrdiff_t *x_strides, REAL *y, con
                          ptrdiff_t start, ptrdiff_t pairs, int interleaved, int transpose, ptrdiff_t first,
                          ptrdiff_t last)
 {
-    if (heads < 1 || rows < 0 || pairs < 0 || start < 0 || start + 2 * pairs > features) return 1;
+    if (heads < 1 || !RR(features_fit)(features, start, pairs) || !rr_rows_fit(0, rows, features)) return 1;
+    if (!rr_rows_fit(first, last, rows * features)) return 1;
+    if (first == last || rows * features == 0) return 0;
+    const ptrdiff_t batches = (last - 1) / heads + 1, width_of_batch = heads < last ? heads : last;
+    if (!rr_walk_fits(x_strides, batches, width_of_batch, rows, features)) return 1;
+    if (!rr_walk_fits(y_strides, batches, width_of_batch, rows, features)) return 1;
     const REAL sign = transpose ? (REAL)-1 : (REAL)1;
     while (first < last) { /* the heads of one batch, as far as they are ours */
         const ptrdiff_t batch = first / heads, head = first % heads;
@@ -189,7 +201,7 @@ RR_CLONES int RR(rotate)(const REAL *x, const ptrdiff_t *x_strides, REAL *y, con
  *            cos_p, sin_p pair j's entry for place p at starts[j] + p, 0 <= p < periods[j]
  *            starts, periods [pairs], periods >= 1; positions [rows], any of int64
  *            first, last  the rows to work on; the others as in rr_rotate
- * Returned : y of x's shape, either x itself or without overlap; 0 done, 1 bad size
+ * Returned : y of x's shape, either x itself or without overlap; 0 done, 1 bad size (y untouched)
  * Notes    : no allocation, no globals, no libm. A few rows are looked up at a time, then all batches and heads turned.
  */
 RR_CLONES int RR(rotate_periodic)(const REAL *x, const ptrdiff_t *x_strides, REAL *y, const ptrdiff_t *y_strides,
@@ -198,7 +210,12 @@ RR_CLONES int RR(rotate_periodic)(const REAL *x, const ptrdiff_t *x_strides, REA
                                   ptrdiff_t start, ptrdiff_t pairs, int interleaved, int transpose, ptrdiff_t first,
                                   ptrdiff_t last)
 {
-    if (batches < 0 || heads < 0 || first < 0 || pairs < 0 || start < 0 || start + 2 * pairs > features) return 1;
+    const ptrdiff_t slices = rr_times(batches, heads);
+    if (slices < 0 || !RR(features_fit)(features, start, pairs)) return 1;
+    if (!rr_rows_fit(first, last, features) || rr_times(slices, last * features) < 0) return 1;
+    if (first == last || slices * features == 0) return 0;
+    if (!rr_walk_fits(x_strides, batches, heads, last, features)) return 1;
+    if (!rr_walk_fits(y_strides, batches, heads, last, features)) return 1;
     const REAL sign = transpose ? (REAL)-1 : (REAL)1;
     REAL c[RR_TABLE / 4], s[RR_TABLE / 4];
     for (ptrdiff_t p = 0; p < pairs; p += RR_PAIRS) {

@@ -11,6 +11,7 @@
 
 #include "refrope.h"
 #include "rr_config.h"
+#include "rr_sizes.h"
 
 #ifdef RR_MULTIVERSION
 #define RR_CALL(name, ...)                                                                                             \

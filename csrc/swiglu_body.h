@@ -71,6 +71,15 @@ static RR_TARGET void RR(gated_backward)(const REAL *dy, const REAL *gate, const
 
 #ifdef RR_ENTRY
 
+/* Whether rows [first, last) of `arrays` arrays fit, each with its own step. */
+RR_INLINE int RR(gated_fits)(const ptrdiff_t *row_steps, int arrays, ptrdiff_t features, ptrdiff_t first,
+                             ptrdiff_t last)
+{
+    int fits = rr_rows_fit(first, last, features);
+    for (int i = 0; fits && i < arrays; i++) fits = rr_plus(rr_reach(last, row_steps[i]), features) >= 0;
+    return fits;
+}
+
 /*
  * rr_swiglu_forward_f32 / _f64 - y = silu(gate) up, silu(x) = x sigmoid(x).
  *
@@ -79,13 +88,15 @@ static RR_TARGET void RR(gated_backward)(const REAL *dy, const REAL *gate, const
  * Source   : Shazeer 2020, arXiv:2002.05202, Eq. 6 (beta = 1).
  * Given    : gate, up [rows, features], row_steps [3]: elements from one row of gate, up, y to the next;
  *            rows [first, last)
- * Returned : y [rows, features], may be gate or up; 0 done
+ * Returned : y [rows, features], may be gate or up; 0 done, 1 bad size (nothing written)
  * Notes    : no allocation, no globals, no libm. gate = -inf gives NaN, as x sigmoid(x) does in IEEE arithmetic, and so
  *            does an infinite up where sigmoid is 0 because it is below the smallest normal number.
  */
 int RR_EXPORT(swiglu_forward)(const REAL *gate, const REAL *up, REAL *y, const ptrdiff_t *row_steps, ptrdiff_t features,
                               ptrdiff_t first, ptrdiff_t last)
 {
+    if (!RR(gated_fits)(row_steps, 3, features, first, last)) return 1;
+    if (features == 0) return 0;
     RR_CALL(gated_forward, gate, up, y, row_steps, features, first, last);
     return 0;
 }
@@ -96,12 +107,14 @@ int RR_EXPORT(swiglu_forward)(const REAL *gate, const REAL *up, REAL *y, const p
  * Oracle   : refrope.nn.layers.swiglu_backward in float64, within 8 + |gate| units of the last place of
  *            |dy up sigmoid(gate)| (1 + |gate| sigmoid(-gate)) for dgate, of |dup| for dup, and as above for small ones.
  * Given    : dy, gate, up [rows, features], row_steps [5]: of dy, gate, up, dgate, dup
- * Returned : dgate, dup, may be gate and up, or dy and another; 0 done
+ * Returned : dgate, dup, may be gate and up, or dy and another; 0 done, 1 bad size (nothing written)
  * Notes    : as in the forward call.
  */
 int RR_EXPORT(swiglu_backward)(const REAL *dy, const REAL *gate, const REAL *up, REAL *dgate, REAL *dup,
                                const ptrdiff_t *row_steps, ptrdiff_t features, ptrdiff_t first, ptrdiff_t last)
 {
+    if (!RR(gated_fits)(row_steps, 5, features, first, last)) return 1;
+    if (features == 0) return 0;
     RR_CALL(gated_backward, dy, gate, up, dgate, dup, row_steps, features, first, last);
     return 0;
 }

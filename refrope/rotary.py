@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refrope.arrays import check_like, check_results
 from refrope.errors import check_name, describe
 from refrope.tables import PeriodTables, as_positions
 
@@ -40,7 +41,7 @@ def rotate(
     suffix : bool
         Turn the last r features instead of the first.
     out : array like `x`, optional
-        Where to write; may be `x` itself.
+        Where to write; any writable view, which may be `x` itself or overlap it.
 
     Returns
     -------
@@ -155,8 +156,9 @@ def check_rotate(x: Array, cos: Array, sin: Array, layout: str, suffix: bool, ou
     if cos.shape != sin.shape:
         raise ValueError(f"rotate: sin is {describe(sin)}, expected {describe(cos)} like cos")
     check_name("rotate", "layout", layout, LAYOUTS)
-    if out is not None and (not isinstance(out, np.ndarray) or out.shape != x.shape or out.dtype != x.dtype):
-        raise ValueError(f"rotate: out is {describe(out)}, expected {describe(x)} like x")
+    if out is not None:
+        check_like("rotate", "out", out, x, "x")
+        check_results("rotate", out=out)
     return features - 2 * cos.shape[1] if suffix else 0
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from refrope.kernels._call import Array, element_strides, kernel, pointer, run
+from refrope.arrays import overlap, put
+from refrope.kernels._call import Array, element_strides, kernel, pointer, readable, run, walkable
 from refrope.kernels._native_loader import native
 from refrope.nn.attention_checks import Settings, check_attention
 
@@ -39,7 +40,7 @@ def attention_forward(
     def arguments(inputs: list[Array], targets: list[Array]) -> list[Any]:
         return [*_views(inputs), *_bias_view(settings.bias), *_views(targets), pointer(lse)]
 
-    _run("attention_forward", [q, k, v], [out], arguments, settings, (causal, seed, first_slice))
+    _run("attention_forward", [q, k, v], [out], arguments, settings, [settings.bias], (causal, seed, first_slice))
     return out, lse
 
 
@@ -67,13 +68,25 @@ def attention_backward(
     )  # fmt: skip
     if grads is None:
         grads = (np.empty_like(q), np.empty_like(k), np.empty_like(v))
-    lse = np.ascontiguousarray(lse)
+    lse = readable(lse)
+    if dbias is not None and overlap(lse, dbias):
+        lse = lse.copy()
 
     def arguments(inputs: list[Array], targets: list[Array]) -> list[Any]:
         read = [*_views(inputs[:3]), *_bias_view(settings.bias), *_views(inputs[3:]), pointer(lse)]
         return [*read, *_views(targets), *_bias_view(dbias)]
 
-    _run("attention_backward", [q, k, v, dout, out], list(grads), arguments, settings, (causal, seed, first_slice))
+    options = (causal, seed, first_slice)
+    _run(
+        "attention_backward",
+        [q, k, v, dout, out],
+        list(grads),
+        arguments,
+        settings,
+        [settings.bias, lse],
+        options,
+        dbias,
+    )
     return grads
 
 
@@ -83,21 +96,31 @@ def _run(
     results: list[Array],
     arguments: Callable[[list[Array], list[Array]], list[Any]],
     settings: Settings,
+    others: list[Array | None],
     options: tuple[bool, int, int],
+    dbias: Array | None = None,
 ) -> None:
     """Call the kernel over all slices, each thread with a scratch buffer of its own.
 
     Forward spreads the slices of queries, backward those of keys, whose gradients are sums over a group of heads.
+    `others` are inputs that are read as they are. Inputs where `dbias` grows are copied, since it is read itself.
     """
     q, k = inputs[:2]
-    causal, seed, first_slice = options
+    causal, *numbers = options
     batch, heads, n_q, d = q.shape
     kv_heads, n_k = k.shape[1:3]
+    if q.size == 0:  # the gradients of keys that no query sees
+        for result in results:
+            result[...] = 0
+        return
     function = kernel(name, q.dtype)
-    inputs = [x if _usable(x) else np.ascontiguousarray(x) for x in inputs]
-    targets = [y if _usable(y) else np.empty(y.shape, y.dtype) for y in results]
+    inputs = [x if walkable(x) and (dbias is None or not overlap(x, dbias)) else np.array(x, order="C") for x in inputs]
+    read = [x for x in (*inputs, *others) if x is not None]
+    targets = [
+        y if walkable(y) and not any(overlap(y, x) for x in read) else np.empty(y.shape, y.dtype) for y in results
+    ]
     pointers = arguments(inputs, targets)
-    sizes = (heads, kv_heads, n_q, n_k, d, settings.scale, causal, settings.threshold, seed, first_slice)
+    sizes = (heads, kv_heads, n_q, n_k, d, settings.scale, bool(causal), settings.threshold, *map(int, numbers))
     backward = len(results) > 1
     scratch_size = native()[1].rr_attention_scratch(n_q, d, backward)
 
@@ -107,14 +130,7 @@ def _run(
 
     run(task, (), batch * (kv_heads if backward else heads), name)
     for result, target in zip(results, targets, strict=True):
-        if target is not result:
-            result[...] = target
-
-
-def _usable(array: Array) -> bool:
-    """True where C can walk the array as it is: adjacent features, strides that are whole elements."""
-    adjacent = array.strides[3] == array.itemsize or array.shape[3] == 1
-    return adjacent and array.flags.aligned and all(stride % array.itemsize == 0 for stride in array.strides[:3])
+        put(target, result)
 
 
 def _views(arrays: list[Array]) -> list[Any]:
@@ -125,4 +141,4 @@ def _bias_view(array: Array | None) -> list[Any]:
     """Pointer and all four strides of a bias or its gradient; a null pointer where there is none."""
     if array is None:
         return [native()[0].NULL, [0, 0, 0, 0]]
-    return [pointer(array), [stride // array.itemsize for stride in array.strides]]
+    return [pointer(array), element_strides(array, 4)]

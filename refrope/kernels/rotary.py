@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from refrope.kernels._call import Array, element_strides, kernel, pointer, run, slices_of
-from refrope.kernels.loss import index_pointer
+from refrope.arrays import in_the_way, overlap
+from refrope.kernels._call import Array, element_strides, index_pointer, kernel, pointer, readable, run, slices_of
 from refrope.rotary import check_periodic, check_rotate
 from refrope.tables import PeriodTables
 
@@ -25,13 +25,13 @@ def rotate(
     start = check_rotate(x, cos, sin, layout, suffix, out)
     y = np.empty_like(x) if out is None else out
     source, target, in_y = _slices(x, y)
-    place, cos, sin = pointer(source), np.ascontiguousarray(cos), np.ascontiguousarray(sin)
+    place, cos, sin = pointer(source), _beside(target, cos), _beside(target, sin)
     batch, heads, rows, features = source.shape
     arguments = (
         *(place, element_strides(source)),
         *(place if target is source else pointer(target), element_strides(target)),
         *(pointer(cos), pointer(sin), max(heads, 1), rows, features, start, cos.shape[1]),
-        *(layout == "interleaved", transpose),
+        *(layout == "interleaved", bool(transpose)),
     )
     run(kernel("rotate", x.dtype), arguments, batch * heads, "rotate")
     if not in_y:
@@ -53,13 +53,13 @@ def rotate_periodic(
     places, start = check_periodic(x, positions, tables, layout, suffix, out)
     y = np.empty_like(x) if out is None else out
     source, target, in_y = _slices(x, y)
-    places = np.ascontiguousarray(places)
-    kept = [np.ascontiguousarray(a) for a in (tables.cos, tables.sin, tables.starts, tables.periods)]
+    places = readable(places)
+    kept = [_beside(target, array) for array in (tables.cos, tables.sin, tables.starts, tables.periods)]
     batch, heads, rows, features = source.shape
     arguments = (
         *(pointer(source), element_strides(source), pointer(target), element_strides(target)),
         *(pointer(kept[0]), pointer(kept[1]), index_pointer(kept[2]), index_pointer(kept[3]), index_pointer(places)),
-        *(batch, heads, features, start, len(tables.periods), layout == "interleaved", transpose),
+        *(batch, heads, features, start, len(tables.periods), layout == "interleaved", bool(transpose)),
     )
     run(kernel("rotate_periodic", x.dtype), arguments, rows, "rotate_periodic")
     if not in_y:
@@ -74,11 +74,20 @@ def _slices(x: Array, y: Array) -> tuple[Array, Array, bool]:
     """
     source = slices_of(x)
     if y is x:
-        return source, source, np.may_share_memory(source, x)
+        return source, source, _is_view(source, x)
     target = slices_of(y)
-    if np.may_share_memory(x, y):
-        same_place = x.ctypes.data == y.ctypes.data and x.strides == y.strides
-        if same_place:
-            return source, source, np.may_share_memory(source, y)
-        return source, np.empty_like(target), False
-    return source, target, np.may_share_memory(target, y)
+    if overlap(x, y):
+        if in_the_way(y, [x]):
+            return source, np.empty(target.shape, target.dtype), False
+        return source, source, _is_view(source, y)
+    return source, target, _is_view(target, y)
+
+
+def _is_view(slices: Array, array: Array) -> bool:
+    return np.may_share_memory(slices, array)
+
+
+def _beside(target: Array, table: Array) -> Array:
+    """`table` as C reads it, in memory of its own."""
+    table = readable(table)
+    return table.copy() if overlap(target, table) else table

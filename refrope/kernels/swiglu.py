@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from refrope.kernels._call import Array, kernel, pointer, run
-from refrope.nn.layers import check_swiglu
+from refrope.arrays import in_the_way, put
+from refrope.kernels._call import Array, element_strides, kernel, pointer, run, walkable
+from refrope.nn.layer_checks import check_swiglu
 
 
 def swiglu_forward(gate: Array, up: Array, *, out: Array | None = None) -> Array:
@@ -32,26 +33,10 @@ def swiglu_backward(
 
 def _run(name: str, inputs: Sequence[Array], results: Sequence[Array]) -> None:
     """Call the kernel over all rows; on copies where it could not walk an array, or would read what it has written."""
-    sources = [x if _usable(x) else np.ascontiguousarray(x) for x in inputs]
-    targets = [y if _usable(y) and _apart(y, sources) else np.empty(y.shape, y.dtype) for y in results]
-    steps = [array.strides[0] // array.itemsize for array in (*sources, *targets)]
+    sources = [x if walkable(x) else np.array(x, order="C") for x in inputs]
+    targets = [y if walkable(y) and not in_the_way(y, sources) else np.empty(y.shape, y.dtype) for y in results]
+    steps = [step for array in (*sources, *targets) for step in element_strides(array, 1)]
     arguments = (*(pointer(array) for array in (*sources, *targets)), steps, sources[0].shape[1])
     run(kernel(name, sources[0].dtype), arguments, len(sources[0]), name)
     for result, target in zip(results, targets, strict=True):
-        if target is not result:
-            result[...] = target
-
-
-def _usable(array: Array) -> bool:
-    """True where features lie side by side and rows a whole number of elements apart."""
-    adjacent = array.strides[1] == array.itemsize or array.shape[1] == 1
-    return adjacent and array.flags.aligned and array.strides[0] % array.itemsize == 0
-
-
-def _apart(target: Array, sources: Sequence[Array]) -> bool:
-    """True where writing an element of `target` changes no element of a source but the one at its own place."""
-    for source in sources:
-        same = source.ctypes.data == target.ctypes.data and source.strides == target.strides
-        if not same and np.may_share_memory(source, target) and np.shares_memory(source, target):
-            return False
-    return True
+        put(target, result)

@@ -52,7 +52,7 @@ def attention_forward(
         Added to the scaled scores. Any strides: 0, negative, or a table by distance (`distance_bias`). What a masked
         pair has for an entry does not matter.
     out : array like `q`, optional
-        Where to write the result; any strides, no overlap with the inputs.
+        Where to write the result; any writable view, which may overlap the inputs.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def attention_backward(
         their sum. Two slices must not: summing over what `bias` was broadcast from is the caller's. Nothing happens to
         entries of masked pairs. Without `dbias`, no gradient of `bias` is computed.
     grads : (dq, dk, dv), optional
-        Where to write the result; any strides, no overlap with the inputs.
+        Where to write the result; any writable views that do not overlap each other. They may overlap inputs.
 
     Returns
     -------
@@ -141,7 +141,6 @@ def attention_backward(
         "attention_backward", q, k, v, causal, scale, dropout, seed, first_slice, bias,
         dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
     )  # fmt: skip
-    dq, dk, dv = grads if grads is not None else (np.empty_like(q), np.empty_like(k), np.empty_like(v))
     # The forward pass again, without its maximum.
     weights = np.exp(_scores(q, k, scale, causal, bias) - lse[..., None])
     dropped, dweights = weights, _ungrouped(_grouped(dout, k) @ _swap(v)[:, :, None])  # out = dropped @ v
@@ -149,14 +148,18 @@ def attention_backward(
         factors = _dropout_factors(weights, threshold, seed, first_slice)
         dropped = weights * factors
         dweights *= factors  # dropped = weights * factors
-    np.matmul(_swap(_grouped(dropped, k)), _grouped(dout, k)).sum(axis=2, out=dv)  # out = dropped @ v
+    dv = np.matmul(_swap(_grouped(dropped, k)), _grouped(dout, k)).sum(axis=2)  # out = dropped @ v
     dscores = weights * (dweights - (dout * out).sum(axis=-1, keepdims=True))  # weights = softmax(scores)
+    dproducts = dscores * q.dtype.type(scale)  # scores = scale * q k^T + bias
+    dq = _ungrouped(np.matmul(_grouped(dproducts, k), k[:, :, None]))  # scores = scale * q k^T + bias
+    dk = np.matmul(_swap(_grouped(dproducts, k)), _grouped(q, k)).sum(axis=2)  # scores = scale * q k^T + bias
     if dbias is not None:
         _add_to_entries(dbias, dscores, _seen(dscores, causal))  # scores = scale * q k^T + bias
-    dscores *= q.dtype.type(scale)  # scores = scale * q k^T + bias
-    np.matmul(_grouped(dscores, k), k[:, :, None], out=_grouped(dq, k))  # scores = scale * q k^T + bias
-    np.matmul(_swap(_grouped(dscores, k)), _grouped(q, k)).sum(axis=2, out=dk)  # scores = scale * q k^T + bias
-    return dq, dk, dv
+    if grads is None:
+        grads = (np.empty_like(q), np.empty_like(k), np.empty_like(v))
+    for gradient, target in zip((dq, dk, dv), grads, strict=True):
+        target[...] = gradient
+    return grads
 
 
 def distance_bias(table: Array, n_q: int, n_k: int) -> Array:

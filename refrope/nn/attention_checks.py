@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from refrope.arrays import check_results, check_writable, distinct, overlap
 from refrope.errors import check_integer, check_number, describe
 from refrope.nn.dropout import drop_threshold
 
@@ -76,8 +77,11 @@ def check_attention(
     if dbias is not None:
         _check_like(function, "dbias", dbias, pairs, q.dtype, "q and k")
         _check_walkable(function, "dbias", dbias)
-        if any(stride == 0 and size > 1 for stride, size in zip(dbias.strides[:2], pairs[:2], strict=True)):
-            raise ValueError(f"{function}: dbias has the strides {dbias.strides}, expected slices that share no memory")
+        _check_grows(function, dbias, bias, grads)
+    if grads is not None:
+        check_results(function, **dict(zip(("dq", "dk", "dv"), grads, strict=True)))
+    elif dout is None:
+        check_results(function, out=out)
     check_integer(function, "seed", seed, 0, 2**64 - 1)
     check_integer(function, "first_slice", first_slice, 0, 2**32 - batch * heads)
     check_number(function, "dropout", dropout, "a number in [0, 1)", 0.0)
@@ -113,6 +117,23 @@ def _check_walkable(function: str, name: str, array: Array) -> None:
     """A copy would read what masked entries may not have, or break up what shares memory: C must walk it as it is."""
     if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
         raise ValueError(f"{function}: {name} has the strides {array.strides}, expected whole, aligned elements")
+
+
+def _check_grows(function: str, dbias: Array, bias: Array | None, grads: tuple[Array, Array, Array] | None) -> None:
+    """Refuse a dbias that is read-only, whose slices share memory, or that shares it with a bias or another result."""
+    check_writable(function, "dbias", dbias)
+    axes = list(zip(dbias.shape, dbias.strides, strict=True))
+    inside = [(size, abs(stride)) for size, stride in axes[2:] if size > 1 and stride]
+    if len(inside) == 2 and not distinct(inside, dbias.itemsize):  # entries of a slice, each place once
+        reach = sum((size - 1) * stride for size, stride in inside)
+        step = inside[0][1] if inside[0][1] == inside[1][1] else dbias.itemsize
+        inside = [(reach // step + 1, step)]
+    if dbias.size and not distinct(axes[:2] + inside, dbias.itemsize):
+        raise ValueError(f"{function}: dbias has the strides {dbias.strides}, expected slices that share no memory")
+    others = dict(zip(("dq", "dk", "dv"), grads, strict=True)) if grads is not None else {}
+    for name, array in {"bias": bias, **others}.items():
+        if array is not None and overlap(dbias, array):
+            raise ValueError(f"{function}: dbias and {name} share memory, expected a dbias with memory of its own")
 
 
 def _check_like(

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refrope.errors import check_integer, check_number
+from refrope.arrays import check_like, check_results, is_real
+from refrope.errors import check_integer, check_number, describe
 
 Array = npt.NDArray[Any]
 Bits = npt.NDArray[np.uint32]
@@ -29,30 +30,35 @@ def dropout(x: Array, probability: float, seed: int, *, first: int = 0, out: Arr
     first : int >= 0
         The place of `x`'s first element, for a part of an array to get the mask that it would have in the whole; with
         the number of elements at most 2^32.
-    out : array like `x`, optional; may be `x` itself
+    out : array like `x`, optional; any writable view, which may overlap `x`
 
     Raises
     ------
     ValueError
-        Too many elements, a probability outside [0, 1).
+        Too many elements, a number out of its range, arrays that are not as said.
 
     References
     ----------
     Srivastava et al. 2014, JMLR 15. C twin: rr_dropout_f32 in csrc/elementwise.c, equal bit for bit.
     """
-    threshold = check_dropout(x, probability, first)
+    threshold = check_dropout(x, probability, seed, first, out)
     y = np.empty_like(x) if out is None else out
     if threshold == 0:
         y[...] = x
         return y
     kept = random_bits(seed, 0, np.arange(x.size, dtype=np.uint32) + np.uint32(first)) >= threshold
-    np.multiply(x, x.dtype.type(keep_scale(threshold)), out=y)
-    y[~kept.reshape(x.shape)] = 0
+    y[...] = np.where(kept.reshape(x.shape), x * x.dtype.type(keep_scale(threshold)), x.dtype.type(0))
     return y
 
 
-def check_dropout(x: Array, probability: float, first: int) -> int:
-    """The threshold of `probability`, or an error where `x` has elements beyond the last counter."""
+def check_dropout(x: Array, probability: float, seed: int, first: int, out: Array | None) -> int:
+    """The threshold of `probability`, or an error where the arguments of `dropout` are not what it says."""
+    if not is_real(x):
+        raise ValueError(f"dropout: x is {describe(x)}, expected float32 or float64")
+    if out is not None:
+        check_like("dropout", "out", out, x, "x")
+        check_results("dropout", out=out)
+    check_integer("dropout", "seed", seed, 0, _DOUBLE_WORD)
     if check_integer("dropout", "first", first, 0) + x.size > _WORD:
         raise ValueError(f"dropout: x has {x.size} elements from place {first} on, expected to end within 2^32")
     return drop_threshold(probability)

@@ -1,7 +1,8 @@
 """The layers around attention, each forward directly followed by its backward.
 
-Rows are tokens: N = B * T of them. The gradient of x is dx. `out` arguments save an allocation and may be an input
-where it says so. C twins of the same names live in refrope.kernels.
+Rows are tokens: N = B * T of them. The gradient of x is dx. `out` arguments save an allocation; they may be any
+writable view and overlap inputs, as refrope.arrays says. All functions raise ValueError where arguments do not fit
+each other. C twins of the same names live in refrope.kernels.
 """
 
 from __future__ import annotations
@@ -11,27 +12,40 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refrope.errors import describe
+from refrope.arrays import check_results, check_shape, put
+from refrope.nn.layer_checks import (
+    check_embedding,
+    check_linear_backward,
+    check_loss,
+    check_product,
+    check_relu,
+    check_rmsnorm_backward,
+    check_rmsnorm_forward,
+    check_swiglu,
+)
 
 Array = npt.NDArray[Any]
 
 
 def matmul(a: Array, b: Array, *, out: Array | None = None) -> Array:
     """``a @ b`` for matrices, (M, K) and (K, N) -> (M, N)."""
+    check_product("matmul", a, b, out)
     return np.matmul(a, b, out=out)
 
 
 def linear_forward(x: Array, weight: Array, *, out: Array | None = None) -> Array:
     """``y = x W``: x (N, in), weight (in, out) -> (N, out). No bias, as in T5."""
+    check_product("linear_forward", x, weight, out, ("x", "weight"))
     return np.matmul(x, weight, out=out)
 
 
 def linear_backward(
     dy: Array, x: Array, weight: Array, *, dweight: Array | None = None, out: Array | None = None
 ) -> tuple[Array, Array]:
-    """``dx = dy W^T`` and ``dW = x^T dy``: (N, in), (in, out). `out` may be `x`."""
-    dweight = np.matmul(x.T, dy, out=dweight)
-    return np.matmul(dy, weight.T, out=out), dweight
+    """``dx = dy W^T`` and ``dW = x^T dy``: (N, in), (in, out)."""
+    check_linear_backward(dy, x, weight, dweight, out)
+    dx, product = np.matmul(dy, weight.T), np.matmul(x.T, dy)  # before anything is written
+    return put(dx, out), put(product, dweight)
 
 
 def rmsnorm_forward(x: Array, gain: Array, *, eps: float = 1e-6, out: Array | None = None) -> tuple[Array, Array]:
@@ -51,11 +65,11 @@ def rmsnorm_forward(x: Array, gain: Array, *, eps: float = 1e-6, out: Array | No
     ----------
     Zhang and Sennrich 2019, arXiv:1910.07467, Eq. 4. C twin: rr_rmsnorm_forward_f32 in csrc/rmsnorm.c.
     """
-    check_rows("rmsnorm_forward", x, gain)
+    check_rmsnorm_forward(x, gain, eps, out)
     inv_rms = 1 / np.sqrt(np.einsum("nd,nd->n", x, x) / x.dtype.type(x.shape[1]) + x.dtype.type(eps))
-    y = np.multiply(x, inv_rms[:, None], out=out)
+    y = x * inv_rms[:, None]
     y *= gain
-    return y, inv_rms
+    return put(y, out), inv_rms
 
 
 def rmsnorm_backward(
@@ -73,26 +87,29 @@ def rmsnorm_backward(
     `residual` (N, d) is the gradient that goes round the norm, and is added to dx.
 
     With g = dy gain (undoes the scaling): dx = inv_rms g - x inv_rms^3 mean(g x), the second term through the root mean
-    square, and dgain = sum over rows of dy x inv_rms. `out` may be `dy` or `residual`.
+    square, and dgain = sum over rows of dy x inv_rms.
     """
-    check_rows("rmsnorm_backward", x, gain)
-    dgain = np.einsum("nd,nd,n->d", dy, x, inv_rms, out=dgain)
+    check_rmsnorm_backward(dy, x, gain, inv_rms, residual, dgain, out)
+    dgain_sum = np.einsum("nd,nd,n->d", dy, x, inv_rms)
     g = dy * gain
     pull = np.einsum("nd,nd->n", g, x) / x.dtype.type(x.shape[1]) * inv_rms * inv_rms
     dx = inv_rms[:, None] * (g - x * pull[:, None])
-    dx = np.add(dx, 0 if residual is None else residual, out=out)
-    return dx, dgain
+    if residual is not None:
+        dx += residual
+    return put(dx, out), put(dgain_sum, dgain)
 
 
 def relu_forward(x: Array, *, out: Array | None = None) -> Array:
-    """``max(x, 0)``; a NaN stays one, -0 becomes 0. `out` may be `x`."""
+    """``max(x, 0)``; a NaN stays one, -0 becomes 0."""
+    check_relu("relu_forward", x, None, out)
     y = np.empty_like(x) if out is None else out
     y[...] = np.where(x <= 0, x.dtype.type(0), x)
     return y
 
 
 def relu_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
-    """``dy`` where the forward result `y` is positive, else 0. `out` may be `dy`."""
+    """``dy`` where the forward result `y` is positive, else 0."""
+    check_relu("relu_backward", dy, y, out)
     dx = np.empty_like(dy) if out is None else out
     dx[...] = np.where(y > 0, dy, dy.dtype.type(0))
     return dx
@@ -104,7 +121,7 @@ def swiglu_forward(gate: Array, up: Array, *, out: Array | None = None) -> Array
     Parameters
     ----------
     gate, up : (N, F) float32 or float64; may be column views of one (N, 2F) array
-    out : (N, F), optional; may be `gate` or `up`
+    out : (N, F), optional
 
     Raises
     ------
@@ -117,8 +134,7 @@ def swiglu_forward(gate: Array, up: Array, *, out: Array | None = None) -> Array
     stated there.
     """
     check_swiglu("swiglu_forward", gate, up=up, out=out)
-    y: Array = np.multiply(gate * _sigmoids(gate)[0], up, out=out)
-    return y
+    return put(gate * _sigmoids(gate)[0] * up, out)
 
 
 def swiglu_backward(
@@ -127,7 +143,7 @@ def swiglu_backward(
     """Gradients of `swiglu_forward`: dgate and dup, each (N, F).
 
     With s = sigmoid(gate): dgate = dy up s (1 + gate (1 - s)), dup = dy gate s. `out` = (dgate, dup) may be column
-    views of one (N, 2F) array, and may be `gate` and `up`, or `dy` and another array.
+    views of one (N, 2F) array.
     """
     dgate, dup = (None, None) if out is None else out
     check_swiglu("swiglu_backward", gate, up=up, dy=dy, dgate=dgate, dup=dup)
@@ -159,7 +175,7 @@ def cross_entropy_forward(
     total : float, optional
         What the weighted sum is divided by; the sum of `weights` if None. That of a whole batch, where this is a part.
     out : (N, V), optional
-        Where the probabilities go; may be `logits`.
+        Where the probabilities go.
 
     Returns
     -------
@@ -175,13 +191,14 @@ def cross_entropy_forward(
     ----------
     C twin: rr_cross_entropy_forward_f32 in csrc/loss.c, within rounding.
     """
-    check_loss("cross_entropy_forward", logits, targets, weights)
-    shifted = np.subtract(logits, logits.max(axis=1, keepdims=True), out=out)
+    check_loss("cross_entropy_forward", logits, targets, weights, total, out=out)
+    shifted = logits - logits.max(axis=1, keepdims=True)
     chosen = shifted[np.arange(len(targets)), targets]
     probabilities = np.exp(shifted, out=shifted)
     sums = probabilities.sum(axis=1, keepdims=True)
     probabilities /= sums
-    return weighted_loss(chosen - np.log(sums[:, 0]), weights, total), probabilities
+    loss = weighted_loss(chosen - np.log(sums[:, 0]), weights, total)
+    return loss, put(probabilities, out)
 
 
 def cross_entropy_backward(
@@ -191,9 +208,11 @@ def cross_entropy_backward(
 
     C twin: rr_cross_entropy_backward_f32 in csrc/elementwise.c, equal bit for bit.
     """
-    check_loss("cross_entropy_backward", probabilities, targets, weights)
-    probabilities[np.arange(len(targets)), targets] -= 1
-    probabilities *= loss_factors(weights, total, probabilities.dtype)[:, None]
+    check_loss("cross_entropy_backward", probabilities, targets, weights, total, name="probabilities")
+    check_results("cross_entropy_backward", probabilities=probabilities)
+    factors, chosen = loss_factors(weights, total, probabilities.dtype), targets.astype(np.int64)
+    probabilities[np.arange(len(chosen)), chosen] -= 1
+    probabilities *= factors[:, None]
     return probabilities
 
 
@@ -215,53 +234,24 @@ def embedding_forward(tokens: Array, table: Array, *, out: Array | None = None) 
 
     C twin: rr_embedding_forward_f32 in csrc/elementwise.c, equal bit for bit.
     """
-    check_indices("embedding_forward", "tokens", tokens, len(table))
-    return np.take(table, tokens, axis=0, out=out, mode="clip")  # with "raise" NumPy would go through a copy
+    check_embedding("embedding_forward", "table", table, tokens)
+    if out is not None:
+        check_shape("embedding_forward", "out", out, (len(tokens), table.shape[1]), table.dtype)
+        check_results("embedding_forward", out=out)
+    return put(table[tokens], out)
 
 
 def embedding_backward(dy: Array, tokens: Array, dtable: Array) -> None:
     """Add to each row of `dtable` (V, d) the gradients of the tokens that picked it.
 
-    As a product with the one-hot matrix of the tokens: a BLAS call instead of a scatter. C twin:
-    rr_embedding_backward_f32 in csrc/elementwise.c, which adds in the order of the rows, within rounding.
+    C twin: rr_embedding_backward_f32 in csrc/elementwise.c, which adds in the order of the rows, within rounding.
     """
-    check_indices("embedding_backward", "tokens", tokens, len(dtable))
-    one_hot = (tokens == np.arange(len(dtable))[:, None]).astype(dy.dtype)
-    dtable += one_hot @ dy
-
-
-def check_rows(function: str, x: Array, gain: Array) -> None:
-    """Raise unless x is (N, d) of a supported dtype and gain (d,) of the same."""
-    if x.ndim != 2 or x.dtype not in (np.float32, np.float64):
-        raise ValueError(f"{function}: x is {describe(x)}, expected float32 or float64 (N, d)")
-    if gain.shape != x.shape[1:] or gain.dtype != x.dtype:
-        raise ValueError(f"{function}: gain is {describe(gain)}, expected {x.dtype}({x.shape[1]},) for x {describe(x)}")
-
-
-def check_loss(function: str, logits: Array, targets: Array, weights: Array) -> None:
-    """Raise unless logits are (N, V) of a supported dtype, targets (N,) in [0, V) and weights (N,)."""
-    if logits.ndim != 2 or logits.shape[1] < 1 or logits.dtype not in (np.float32, np.float64):
-        raise ValueError(f"{function}: logits are {describe(logits)}, expected float32 or float64 (N, V), V >= 1")
-    for name, array in (("targets", targets), ("weights", weights)):
-        if array.shape != logits.shape[:1]:
-            wanted = f"shape ({len(logits)},) for logits {describe(logits)}"
-            raise ValueError(f"{function}: {name} are {describe(array)}, expected {wanted}")
-    check_indices(function, "targets", targets, logits.shape[1])
-
-
-def check_indices(function: str, name: str, indices: Array, count: int) -> None:
-    """Raise unless `indices` are (N,) whole numbers in [0, count)."""
-    if indices.ndim != 1 or indices.dtype.kind not in "iu":
-        raise ValueError(f"{function}: {name} are {describe(indices)}, expected integers (N,)")
-    if indices.size and not (indices.min() >= 0 and indices.max() < count):
-        worst = indices.min() if indices.min() < 0 else indices.max()
-        raise ValueError(f"{function}: {name} hold {worst}, expected values in [0, {count})")
-
-
-def check_swiglu(function: str, gate: Array, **others: Array | None) -> None:
-    """Raise unless gate is (N, F) of a supported dtype and the others, where given, are like it."""
-    if gate.ndim != 2 or gate.dtype not in (np.float32, np.float64):
-        raise ValueError(f"{function}: gate is {describe(gate)}, expected float32 or float64 (N, F)")
-    for name, array in others.items():
-        if array is not None and (array.shape != gate.shape or array.dtype != gate.dtype):
-            raise ValueError(f"{function}: {name} is {describe(array)}, expected {describe(gate)} like gate")
+    check_embedding("embedding_backward", "dtable", dtable, tokens)
+    check_shape("embedding_backward", "dy", dy, (len(tokens), dtable.shape[1]), dtable.dtype)
+    check_results("embedding_backward", dtable=dtable)
+    if not tokens.size:
+        return
+    # Sums of the rows of one token each. A product with the one-hot matrix would spread a NaN to all tokens.
+    order = np.argsort(tokens, kind="stable")
+    picked, first = np.unique(tokens[order], return_index=True)
+    dtable[picked] += np.add.reduceat(dy[order], first, axis=0)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.errors import check_integer, check_number
+from refrope.nn.layer_checks import check_adamw
 
 Array = npt.NDArray[Any]
 
@@ -118,12 +119,13 @@ def adamw_update(weight: Array, moment1: Array, moment2: Array, grad: Array, set
     ``settings = [1 - lr wd, b1, 1 - b1, b2, 1 - b2, lr / (1 - b1^t), 1 / sqrt(1 - b2^t), eps]``.
     C twin: rr_adamw_f32 in csrc/elementwise.c, equal bit for bit.
     """
+    check_adamw(weight, moment1, moment2, grad, settings)
     if grad.ndim == 2:
         total = grad[0].copy()
         for part in grad[1:]:
             total += part
         grad = total
     keep, beta1, new1, beta2, new2, rate, correction, eps = settings.astype(weight.dtype)
-    np.add(beta1 * moment1, new1 * grad, out=moment1)
-    np.add(beta2 * moment2, new2 * (grad * grad), out=moment2)
-    np.subtract(keep * weight, rate * moment1 / (np.sqrt(moment2) * correction + eps), out=weight)
+    m, v = beta1 * moment1 + new1 * grad, beta2 * moment2 + new2 * (grad * grad)
+    w = keep * weight - rate * m / (np.sqrt(v) * correction + eps)
+    moment1[...], moment2[...], weight[...] = m, v, w
