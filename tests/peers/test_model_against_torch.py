@@ -32,16 +32,21 @@ DROPPING = TransformerConfig(vocabulary=18, d_model=22, heads=3, head_dim=10, d_
 
 @st.composite
 def configs(draw):
-    """Models of all sizes, with dropout and without."""
+    """Models of all sizes, with dropout and without.
+
+    The few features of a narrow model may cancel, and its norms then divide by about sqrt(eps): with 1e-6, weights that
+    move by a unit in the last place move a logit by 1e-10. So narrow models have an eps of 1.
+    """
+    d_model = draw(st.sampled_from([1, 2, 7, 8, 13, 16, 31, 33]))
     return TransformerConfig(
         vocabulary=draw(st.sampled_from([2, 3, 11, 18, 67])),
-        d_model=draw(st.sampled_from([1, 2, 7, 8, 13, 16, 31, 33])),
+        d_model=d_model,
         heads=draw(st.integers(1, 4)),
         head_dim=draw(st.sampled_from([2, 4, 6, 14, 16, 22])),
         d_ff=draw(st.sampled_from([1, 5, 8, 17, 41])),
         layers=draw(st.integers(1, 3)),
         dropout=draw(st.sampled_from([0.0, 0.0, 0.1, 0.5])),
-        eps=draw(st.sampled_from([1e-6, 1e-3])),
+        eps=1.0 if d_model < 7 else draw(st.sampled_from([1e-6, 1e-3])),
         softmax_scale=draw(st.sampled_from([1.0, None, 0.3])),
     )
 
