@@ -33,17 +33,18 @@ def relative_error(found, expected, least):
 
 
 def same(found, expected, bound=FORWARD):
-    """Results of a forward pass, or states after a step: equal within `bound`, absolute below one, relative above."""
-    hold("forward", relative_error(found, expected, 1.0), bound)
+    """Results of a forward pass, or states after a step: equal within `bound` of one or of the largest; the error."""
+    return hold("forward", relative_error(found, expected, 1.0), bound)
 
 
 def same_gradient(found, expected, bound=GRADIENT, *, terms=0.0):
     """Gradients: equal within `bound` of the largest entry, or of the largest of the `terms` that it is a sum of."""
-    hold("gradient", relative_error(found, expected, max(VANISHING, np.abs(terms).max(initial=0))), bound)
+    return hold("gradient", relative_error(found, expected, max(VANISHING, np.abs(terms).max(initial=0))), bound)
 
 
 def hold(kind, error, bound):
-    """Note the error under the test that runs, and fail where it is beyond `bound`."""
+    """Note the error under the test that runs, fail where it is beyond `bound`, else return it."""
     test = os.environ["PYTEST_CURRENT_TEST"].split(" ")[0].split("/")[-1].split("[")[0]
     WORST[test, kind] = max(error, WORST.get((test, kind), 0.0))
     assert error <= bound, f"{kind} error {error:.2e} is beyond {bound:.0e}"
+    return error
