@@ -10,6 +10,8 @@ from refrope import kernels
 
 # For one set of parameters of many: pytest.param(..., marks=slow).
 slow = pytest.mark.slow
+# These need PyTorch and transformers: they run where they are named, `pytest tests/peers`, and fail without.
+collect_ignore = ["peers"]
 BACKENDS = ["numpy", *(["c"] if kernels.available() else [])]
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

@@ -1,0 +1,1 @@
+"""Comparisons with other implementations, which need PyTorch and transformers; README.md says how to run them."""
