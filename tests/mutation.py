@@ -29,7 +29,7 @@ from pathlib import Path
 
 # Before NumPy is loaded: no threads to fork, and the same few examples each time.
 os.environ.update(CI="true", OPENBLAS_NUM_THREADS="1", REFROPE_NUM_THREADS="1")
-os.environ.setdefault("REFROPE_TEST_EXAMPLES", "20")
+os.environ.setdefault("REFROPE_TEST_EXAMPLES", "10")
 
 import jsonschema
 import matplotlib.pyplot
@@ -70,7 +70,7 @@ TESTS = {
     "nn/layers.py": ["layers", "loss", "swiglu"],
     "nn/dropout.py": ["layers", "attention"],
     "nn/optim.py": ["optim", "layers"],
-    "nn/transformer.py": ["transformer", "train"],
+    "nn/transformer.py": ["transformer", "evaluate", "train"],
     "nn/gradcheck.py": ["layers", "loss", "swiglu"],
 }
 
@@ -134,6 +134,15 @@ def mutate(mutant: dict) -> tuple[Path, str, str]:
     return path, changed, f"{before}  ->  {after}"
 
 
+class QuickFirst:
+    """A pytest plugin: tests of one example before those of many, since the first failure ends the run."""
+
+    @staticmethod
+    def pytest_collection_modifyitems(items: list) -> None:
+        """Sort what was collected."""
+        items.sort(key=lambda item: hasattr(getattr(item, "obj", None), "hypothesis"))
+
+
 def test_in_a_fork(module: str, path: Path | None, text: str) -> int:
     """The process number of a fork that runs the module's tests on `text` in place of the file at `path`."""
     pid = os.fork()
@@ -159,7 +168,7 @@ def test_in_a_fork(module: str, path: Path | None, text: str) -> int:
         quick = staticmethod(lambda name, **options: register(name, **{**options, **fewer}))
         type.__setattr__(settings, "register_profile", quick)  # its own refuses
         files = [f"tests/test_{name}.py" for name in TESTS[module]]
-        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", *files]))
+        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", *files], [QuickFirst]))
     finally:
         os._exit(status)
 
