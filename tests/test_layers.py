@@ -266,7 +266,15 @@ def test_sizes_and_probabilities_are_checked(backend):
         ops.rmsnorm_forward(np.zeros((3, 5)), np.zeros(4))
     with pytest.raises(ValueError, match=r"rmsnorm_forward: x is int64\(3, 5\)"):
         ops.rmsnorm_forward(np.zeros((3, 5), int), np.zeros(5))
-    for probability in (1.0, -0.1, float("nan")):
+    for x in (np.zeros(5), np.zeros((1, 3, 5)), np.zeros((3, 5), np.float16)):
+        with pytest.raises(ValueError, match=r"rmsnorm_forward: x is .*, expected float32 or float64 \(N, d\)"):
+            ops.rmsnorm_forward(x, np.zeros(5, x.dtype))
+    for gain in (np.zeros(6), np.zeros((1, 5)), np.zeros(5, np.float32)):
+        with pytest.raises(
+            ValueError, match=r"rmsnorm_forward: gain is .*, expected float64\(5,\) for x float64\(3, 5\)"
+        ):
+            ops.rmsnorm_forward(np.zeros((3, 5)), gain)
+    for probability in (1.0, 1 - 2**-34, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"expected a number in \[0, 1\)"):
             drop(np.zeros(3), probability, 1)
     with pytest.raises(ValueError, match=r"x has 4294967296 elements from place 1 on, expected to end within 2\^32"):

@@ -210,4 +210,6 @@ def test_period_tables_hold_every_entry_that_is_looked_up(arguments, words):
 def test_period_tables_that_fit_exactly_are_taken_and_can_no_longer_be_changed():
     arrays = [array.copy() for array in (ENTRIES, ENTRIES, FIRST, LAST)]
     assert not any(array.flags.writeable for array in vars(PeriodTables(*arrays)).values())
-    assert PeriodTables(ENTRIES.copy(), ENTRIES.copy(), np.array([4]), np.array([1])).periods.tolist() == [1]
+    one = PeriodTables(ENTRIES.copy(), ENTRIES.copy(), np.array([4]), np.array([1]))
+    assert one.periods.tolist() == [1]
+    assert {one: 1}[one] == 1  # compared as objects, not by their arrays
