@@ -615,3 +615,47 @@ def test_what_rope_parameters_cannot_say_is_refused_by_name(encoding, words):
     if encoding != "RoPE":
         with pytest.raises(ValueError, match=words):
             huggingface_config(encoding)
+
+
+PROPORTIONAL = {"rope_type": "proportional", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "factor": 4.0}
+SHORTENING = math.nextafter(1, 0)
+
+
+@pytest.mark.parametrize("field", ["factor", "alpha"])
+@pytest.mark.parametrize("rope", [LINEAR, DYNAMIC, YARN, LLAMA3, PROPORTIONAL], ids=lambda rope: rope["rope_type"])
+def test_only_a_factor_below_1_asks_for_lenience(rope, field):
+    if field == "alpha" and rope is not DYNAMIC:
+        pytest.skip("alpha is a field of rope_type 'dynamic'")
+    for value, lenient in ((SHORTENING, True), (1.0, False), (4.0, False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            encoding = from_huggingface({**TOP, "rope_parameters": {**rope, field: value}})
+        assert encoding.lenient is lenient
+        below = [str(w.message) for w in caught if "below 1: it shortens the context" in str(w.message)]
+        assert below == ([f"{field} is {value!r}, below 1: it shortens the context instead of stretching it"] * lenient)
+
+
+def test_only_a_reversed_ramp_asks_for_lenience():
+    for fast, lenient, words in (
+        (SHORTENING, True, "is below beta_slow = 1.0: the ramp is reversed"),
+        (1.0, False, "beta_fast equals beta_slow = 1.0: the ramp has no width but that of rounding"),
+        (2.0, False, None),
+    ):
+        encoding, said = read({**YARN, "beta_fast": fast, "beta_slow": 1.0})
+        assert encoding.lenient is lenient
+        assert [note for note in said if "the ramp" in note] == [note for note in said if words and words in note]
+        assert len([note for note in said if "the ramp" in note]) == (words is not None)
+
+
+def test_shares_of_the_features_count_from_none_to_all():
+    for share, turned in ((0.0, 0), (0.5, 32), (1.0, 64)):
+        encoding, _ = read({**LINEAR, "partial_rotary_factor": share})
+        assert (encoding.inv_freq > 0).sum() * 2 == turned
+    for share in (-0.25, 1.25, 0.05):  # -16, 80 and 3 of 64 features
+        with pytest.raises(ValueError, match=f"partial_rotary_factor is {share}: .* of 64 features would turn"):
+            read({**LINEAR, "partial_rotary_factor": share})
+    for share in (0.0, 1.0):
+        assert read({**PROPORTIONAL, "partial_rotary_factor": share})[0].proportion == share
+    for share in (-5e-324, math.nextafter(1, 2)):
+        with pytest.raises(ValueError, match=r"partial_rotary_factor is .*, expected a number in \[0, 1\]"):
+            read({**PROPORTIONAL, "partial_rotary_factor": share})
