@@ -167,7 +167,7 @@ def test_in_a_fork(module: str, path: Path | None, text: str) -> int:
         fewer = {"phases": [Phase.explicit, Phase.generate], "report_multiple_bugs": False}  # one failure will do
         quick = staticmethod(lambda name, **options: register(name, **{**options, **fewer}))
         type.__setattr__(settings, "register_profile", quick)  # its own refuses
-        files = [f"tests/test_{name}.py" for name in TESTS[module]]
+        files = [f"tests/test_{name}.py" for name in (*TESTS[module], "public_api")]  # the latter has all signatures
         status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", *files], [QuickFirst]))
     finally:
         os._exit(status)

@@ -359,3 +359,13 @@ def test_the_sum_of_all_periods_may_be_the_most_that_is_allowed():
         resonance.period_tables(max_entries=70)
     with pytest.raises(ValueError, match=f"expected at most max_entries = {2**24}"):
         Resonance(RoPE(64, 1e9)).period_tables()
+
+
+def test_a_reversed_ramp_over_turns_keeps_the_slow_pairs():
+    reversed_ramp = YaRN(
+        8, 100.0, 2.0, original_length=100, ramp="turns", beta_fast=1.0, beta_slow=4.0, lenient=True
+    )  # 15.9, 5.03, 1.59 and 0.503 turns
+    share = (4 - 100 / (20 * math.pi)) / 3
+    assert [float(kept) for kept in reversed_ramp.kept_share()] == [0, 0, pytest.approx(share, rel=1e-15), 1]
+    step = YaRN(8, 100.0, 2.0, original_length=100, ramp="turns", beta_fast=4.0, beta_slow=4.0)
+    assert [float(kept) for kept in step.kept_share()] == [1, 1, 0, 0]
