@@ -22,6 +22,7 @@ from refrope import (
     ProportionalRoPE,
     Resonance,
     RoPE,
+    RotaryEncoding,
     XPos,
     YaRN,
 )
@@ -369,3 +370,36 @@ def test_a_reversed_ramp_over_turns_keeps_the_slow_pairs():
     assert [float(kept) for kept in reversed_ramp.kept_share()] == [0, 0, pytest.approx(share, rel=1e-15), 1]
     step = YaRN(8, 100.0, 2.0, original_length=100, ramp="turns", beta_fast=4.0, beta_slow=4.0)
     assert [float(kept) for kept in step.kept_share()] == [1, 1, 0, 0]
+
+
+def test_a_variant_that_defines_nothing_says_so():
+    class Empty(RotaryEncoding):
+        def exact_stretch(self):
+            return None
+
+    assert Empty(8).stretch is None
+    with pytest.raises(NotImplementedError, match=r"^Empty defines neither exact_stretch nor exact_inv_freq$"):
+        _ = Empty(8).inv_freq
+
+
+@pytest.mark.parametrize("digits", [3, 200])
+def test_the_callers_decimal_context_counts_for_nothing(digits):
+    with localcontext() as context:
+        context.prec = digits
+        found = Resonance(YaRN(64)), RoPE(64)
+        numbers = [(each.inv_freq.tolist(), each.wavelengths.tolist()) for each in found]
+        assert context.prec == digits
+    assert numbers == [(each.inv_freq.tolist(), each.wavelengths.tolist()) for each in (Resonance(YaRN(64)), RoPE(64))]
+
+
+def test_numbers_of_an_encoding_are_read_only_and_kept():
+    encoding = Resonance(YaRN(8))
+    for name in ("inv_freq", "wavelengths", "stretch", "periods"):
+        assert not getattr(encoding, name).flags.writeable, name
+        assert getattr(encoding, name) is getattr(encoding, name), name
+
+
+def test_numpy_s_scalars_become_python_s():
+    encoding = YaRN(np.int64(8), np.float32(500), factor=np.float64(2), truncate=np.bool_(False))
+    assert repr(encoding) == repr(YaRN(8, 500.0, factor=2.0, truncate=False))
+    assert encoding == YaRN(8, 500.0, factor=2.0, truncate=False)

@@ -659,3 +659,34 @@ def test_shares_of_the_features_count_from_none_to_all():
     for share in (-5e-324, math.nextafter(1, 2)):
         with pytest.raises(ValueError, match=r"partial_rotary_factor is .*, expected a number in \[0, 1\]"):
             read({**PROPORTIONAL, "partial_rotary_factor": share})
+
+
+def test_a_layer_type_that_is_chosen_or_named_finds_its_wider_head():
+    wide = {"head_dim": 64, "global_head_dim": 128}
+    assert read(DEFAULT, "full_attention", **wide)[0].head_dim == 128  # flat parameters, of every layer
+    assert read(DEFAULT, "sliding_attention", **wide)[0].head_dim == 64
+    assert read(DEFAULT, **wide)[0].head_dim == 64
+    assert read({"full_attention": DEFAULT}, **wide)[0].head_dim == 128
+    with pytest.raises(ValueError, match="layers differ; choose a layer_type of 'full_attention', 'sliding_attention'"):
+        read({"full_attention": DEFAULT, "sliding_attention": DEFAULT}, **wide)
+
+
+def test_the_longest_sequence_has_a_token():
+    assert huggingface_config(RoPE(8), max_position_embeddings=1)["max_position_embeddings"] == 1
+    with pytest.raises(ValueError, match="max_position_embeddings is 0, expected an integer >= 1"):
+        huggingface_config(RoPE(8), max_position_embeddings=0)
+
+
+def test_a_number_that_no_float_can_hold_is_named():
+    with pytest.raises(ValueError, match="factor is an integer too large for a float, expected a finite number"):
+        read({**LINEAR, "factor": 10**400})
+
+
+def test_a_lone_amplitude_of_phi_moe_is_missed():
+    phi = {**LONGROPE, "short_mscale": 1.25, "long_mscale": 1.25}
+    assert read(phi, model_type="phimoe")[0].attention_factor == 1.25
+    with pytest.raises(ValueError, match=r"short_mscale is 1\.25, expected long_mscale = 1\.5: one amplitude for both"):
+        read({**phi, "long_mscale": 1.5}, model_type="phimoe")
+    del phi["long_mscale"]
+    with pytest.raises(ValueError, match="long_mscale is missing, but rope_type 'longrope' needs it"):
+        read(phi, model_type="phimoe")

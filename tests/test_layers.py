@@ -292,3 +292,9 @@ def test_c_refuses_memory_it_would_misread():
         kernels.relu_forward(np.zeros((3, 5), np.float32), out=np.zeros((3, 5)))
     with pytest.raises(ValueError, match="relu_forward: the arrays are int64, expected float32 or float64"):
         kernels.relu_forward(np.zeros((3, 5), int))
+    ones, settings = np.ones(5), optim.AdamW(5).settings(1e-3, 0.9)
+    for grad in (np.ones(4), np.ones((0, 5)), np.ones((2, 4)), np.ones(5, np.float32), np.ones((5, 2)).T):
+        with pytest.raises(
+            ValueError, match=r"adamw_update: grad is .*, expected C-contiguous float64\(5,\) or \(G, 5\)"
+        ):
+            kernels.adamw_update(ones.copy(), ones.copy(), ones.copy(), grad, settings)

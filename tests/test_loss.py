@@ -210,3 +210,14 @@ def test_one_class_costs_nothing_and_tokens_are_one_axis(backend):
     for tokens in (np.array([[0]]), np.array([0.0]), np.array([True])):
         with pytest.raises(ValueError, match=r"^embedding_forward: tokens are .*, expected integers"):
             ops.embedding_forward(tokens, np.zeros((2, 3)))
+
+
+@C_BUILT
+def test_c_refuses_memory_it_would_misread():
+    table, tokens = np.zeros((5, 3)), np.array([0, 4])
+    for out in (np.zeros((2, 4)), np.zeros((2, 3), np.float32), np.zeros((3, 2)).T):
+        with pytest.raises(ValueError, match=r"embedding_forward: out is .*, expected C-contiguous float64\(2, 3\)"):
+            kernels.embedding_forward(tokens, table, out=out)
+    for dy in (np.zeros((2, 4)), np.zeros((3, 3)), np.zeros((2, 3), np.float32)):
+        with pytest.raises(ValueError, match=r"embedding_backward: dy is .*, expected float64\(2, 3\)"):
+            kernels.embedding_backward(dy, tokens, table)
