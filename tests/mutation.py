@@ -176,7 +176,7 @@ def test_in_a_fork(module: str, path: Path | None, text: str) -> int:
 def run(mutants: list[dict], workers: int, save) -> None:
     """Test every mutant, `workers` at a time, and write its outcome into it."""
     # First the tests of each module without a mutant, which must pass; where they survive they are counted nowhere.
-    limits = dict.fromkeys((tuple(TESTS[each["module"]]) for each in mutants), 900.0)
+    limits = dict.fromkeys((tuple(TESTS[each["module"]]) for each in mutants), 600.0)
     first = {tuple(TESTS[each["module"]]): {"module": each["module"], "line": 0} for each in mutants}
     waiting, running = [*reversed(mutants), *first.values()], {}
     while waiting or running:
@@ -206,7 +206,7 @@ def run(mutants: list[dict], workers: int, save) -> None:
             if not mutant["line"]:
                 if mutant["outcome"] != "survived":
                     raise SystemExit(f"{mutant['module']}: its tests fail without any mutant")
-                limits[tuple(TESTS[mutant["module"]])] = 60 + 10 * mutant["seconds"]
+                limits[tuple(TESTS[mutant["module"]])] = 60 + 3 * mutant["seconds"]
             print(mutant["outcome"], f"{mutant['module']}:{mutant['line']}", mutant["change"], flush=True)
             save()
 
