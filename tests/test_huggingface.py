@@ -690,3 +690,13 @@ def test_a_lone_amplitude_of_phi_moe_is_missed():
     del phi["long_mscale"]
     with pytest.raises(ValueError, match="long_mscale is missing, but rope_type 'longrope' needs it"):
         read(phi, model_type="phimoe")
+
+
+def test_the_factor_that_other_engines_take_is_named():
+    words = (
+        "factor = 8.0 counts, though max_position_embeddings / original_max_position_embeddings is 4.0, "
+        "which some engines take instead"
+    )
+    assert words in read({**YARN, "factor": 8.0})[1]
+    for rope, top in ((YARN, {}), ({**YARN, "factor": 8.0}, {"max_position_embeddings": 2048})):
+        assert not any("some engines take instead" in note for note in read(rope, **top)[1])
