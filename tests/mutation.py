@@ -29,7 +29,7 @@ from pathlib import Path
 
 # Before NumPy is loaded: no threads to fork, and the same few examples each time.
 os.environ.update(CI="true", OPENBLAS_NUM_THREADS="1", REFROPE_NUM_THREADS="1")
-os.environ.setdefault("REFROPE_TEST_EXAMPLES", "20")
+os.environ.setdefault("REFROPE_TEST_EXAMPLES", "10")
 
 import jsonschema
 import matplotlib.pyplot
@@ -70,7 +70,7 @@ TESTS = {
     "nn/layers.py": ["layers", "loss", "swiglu"],
     "nn/dropout.py": ["layers", "attention"],
     "nn/optim.py": ["optim", "layers"],
-    "nn/transformer.py": ["transformer", "train"],
+    "nn/transformer.py": ["transformer", "evaluate", "train"],
     "nn/gradcheck.py": ["layers", "loss", "swiglu"],
 }
 
@@ -134,6 +134,15 @@ def mutate(mutant: dict) -> tuple[Path, str, str]:
     return path, changed, f"{before}  ->  {after}"
 
 
+class QuickFirst:
+    """A pytest plugin: tests of one example before those of many, since the first failure ends the run."""
+
+    @staticmethod
+    def pytest_collection_modifyitems(items: list) -> None:
+        """Sort what was collected."""
+        items.sort(key=lambda item: hasattr(getattr(item, "obj", None), "hypothesis"))
+
+
 def test_in_a_fork(module: str, path: Path | None, text: str) -> int:
     """The process number of a fork that runs the module's tests on `text` in place of the file at `path`."""
     pid = os.fork()
@@ -158,8 +167,8 @@ def test_in_a_fork(module: str, path: Path | None, text: str) -> int:
         fewer = {"phases": [Phase.explicit, Phase.generate], "report_multiple_bugs": False}  # one failure will do
         quick = staticmethod(lambda name, **options: register(name, **{**options, **fewer}))
         type.__setattr__(settings, "register_profile", quick)  # its own refuses
-        files = [f"tests/test_{name}.py" for name in TESTS[module]]
-        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", *files]))
+        files = [f"tests/test_{name}.py" for name in (*TESTS[module], "public_api")]  # the latter has all signatures
+        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", *files], [QuickFirst]))
     finally:
         os._exit(status)
 
@@ -167,7 +176,7 @@ def test_in_a_fork(module: str, path: Path | None, text: str) -> int:
 def run(mutants: list[dict], workers: int, save) -> None:
     """Test every mutant, `workers` at a time, and write its outcome into it."""
     # First the tests of each module without a mutant, which must pass; where they survive they are counted nowhere.
-    limits = dict.fromkeys((tuple(TESTS[each["module"]]) for each in mutants), 900.0)
+    limits = dict.fromkeys((tuple(TESTS[each["module"]]) for each in mutants), 600.0)
     first = {tuple(TESTS[each["module"]]): {"module": each["module"], "line": 0} for each in mutants}
     waiting, running = [*reversed(mutants), *first.values()], {}
     while waiting or running:
@@ -197,7 +206,7 @@ def run(mutants: list[dict], workers: int, save) -> None:
             if not mutant["line"]:
                 if mutant["outcome"] != "survived":
                     raise SystemExit(f"{mutant['module']}: its tests fail without any mutant")
-                limits[tuple(TESTS[mutant["module"]])] = 60 + 10 * mutant["seconds"]
+                limits[tuple(TESTS[mutant["module"]])] = 60 + 3 * mutant["seconds"]
             print(mutant["outcome"], f"{mutant['module']}:{mutant['line']}", mutant["change"], flush=True)
             save()
 

@@ -647,3 +647,11 @@ def test_distance_bias_is_its_definition():
         numpy_attention.distance_bias(table, 5, 8)
     with pytest.raises(ValueError, match=r"^distance_bias: n_q is 8, expected at least 0 and at most n_k = 7$"):
         numpy_attention.distance_bias(table, 8, 7)
+    alone = numpy_attention.distance_bias(table[0], 5, 7)
+    assert np.array_equal(alone, numpy_attention.distance_bias(table, 5, 7)[0])
+    with pytest.raises(ValueError, match=r"^distance_bias: table is float64\(\), expected \(\.\.\., 7\) to fit n_k$"):
+        numpy_attention.distance_bias(np.zeros(()), 5, 7)
+    with pytest.raises(ValueError, match=r"^distance_bias: table is \[0\.0\], expected"):
+        numpy_attention.distance_bias([0.0], 1, 1)
+    with pytest.raises(ValueError, match=r"^distance_bias: n_q is -1, expected at least 0"):
+        numpy_attention.distance_bias(table, -1, 7)

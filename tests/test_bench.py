@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -77,3 +78,26 @@ def test_flops_and_activations_are_those_of_the_sizes():
     assert step_cases.products_flops(config, rows=7) == 6 * 7 * weights
     layer = 10 + 10 + 1 + 54 + 18 + 3 + 10 + 10 + 1 + 14  # x n 1/rms qkv o lse, x n 1/rms h
     assert step_cases.activation_bytes(config, rows=7) == 4 * 7 * (2 * layer + 10 + 10 + 1 + 11)
+
+
+def test_every_group_has_cases_and_an_unknown_one_is_named(monkeypatch, capsys):
+    made = []
+    for name in ("rotary_cases", "attention_cases", "layer_cases", "step_cases", "evaluation_case"):
+        monkeypatch.setattr(command, name, lambda *a, name=name, **k: made.append((name, *a)) or [name])
+    assert command._cases("rotary", ["tiny"], False, False) == ["rotary_cases"]
+    assert command._cases("attention", ["tiny"], False, True) == ["attention_cases"]
+    assert command._cases("layers", ["tiny"], False, False) == ["layer_cases"]
+    assert command._cases("steps", ["tiny", "paper"], False, False) == ["step_cases"] * 2
+    assert command._cases("evaluation", ["tiny", "paper"], False, False) == [["evaluation_case"]]
+    assert made[3:] == [("step_cases", "tiny"), ("step_cases", "paper"), ("evaluation_case", "tiny")]
+    monkeypatch.undo()
+    assert cli.main(["bench", "--only", "layer"]) == 2
+    assert "unknown only 'layer'; did you mean 'layers'?" in capsys.readouterr().err
+    assert cli.main(["bench", "--only", ","]) == 2
+    assert "--only is ',', expected some of rotary, " in capsys.readouterr().err
+
+
+def test_the_comparison_with_pytorch_says_when_there_is_none(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert cli.main(["bench", "--torch"]) == 2
+    assert "--torch needs PyTorch, which is not installed here (pip install torch)" in capsys.readouterr().err

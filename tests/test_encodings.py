@@ -1,6 +1,7 @@
 """Every number of an encoding is the float64 nearest to its formula."""
 
 import math
+from dataclasses import fields
 from decimal import localcontext
 
 import mpmath
@@ -10,7 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import bases, encodings, head_dims, resonances, ropes, scaled, yarns
 
-from refrope import Resonance, RoPE, YaRN
+from refrope import (
+    DynamicNTK,
+    FoPE,
+    LinearPI,
+    Llama3,
+    LongRoPE,
+    NTKAware,
+    NTKByParts,
+    ProportionalRoPE,
+    Resonance,
+    RoPE,
+    RotaryEncoding,
+    XPos,
+    YaRN,
+)
 
 # The decimals are rounded once: half a unit in the last place, of a float64 whose mantissa may be as small as 1.
 NEAREST = mpmath.mpf(2) ** -53
@@ -212,3 +227,179 @@ def test_numbers_of_an_encoding_cannot_be_overwritten():
 def test_bad_parameters_are_named(make, words):
     with pytest.raises(ValueError, match=words.replace("(", r"\(")):
         make()
+
+
+# ---- the fields of all encodings ----
+
+PLAIN = {"base": 1e4, "rotary_dim": None, "lenient": False}
+DEFAULTS = {
+    RoPE: PLAIN,
+    ProportionalRoPE: {**PLAIN, "proportion": 1.0, "factor": 1.0},
+    LinearPI: {**PLAIN, "factor": 4.0},
+    NTKAware: {**PLAIN, "factor": 4.0, "dialect": "ntk-aware", "mixed_b": 0.75},
+    DynamicNTK: {**PLAIN, "factor": 4.0, "original_length": 2048, "length": None, "dialect": "hf"},
+    NTKByParts: {
+        **PLAIN, "factor": 4.0, "original_length": 2048, "linear_turns": (1.25, 0.75), "kept_turns": (16.0, 2.0)
+    },
+    YaRN: {
+        **PLAIN, "factor": 4.0, "original_length": 2048, "beta_fast": 32.0, "beta_slow": 1.0, "ramp": "index",
+        "blend": "frequency", "truncate": True, "mscale": None, "mscale_all_dim": None, "target_ramp": False,
+        "attention_factor": pytest.approx(1 + 0.1 * math.log(4), rel=1e-15),
+    },
+    Llama3: {
+        **PLAIN, "base": 5e5, "factor": 8.0, "original_length": 8192, "low_freq_factor": 1.0, "high_freq_factor": 4.0
+    },
+    XPos: {**PLAIN, "gamma": 0.4, "scale_base": 512.0, "centre": 0},
+    FoPE: {**PLAIN, "train_length": 4096, "cos_coefficients": None, "sin_coefficients": None, "padding": "identity"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DEFAULTS, ids=lambda kind: kind.__name__)
+def test_defaults_are_those_of_the_sources(kind):
+    encoding = kind(6)
+    values = {field.name: getattr(encoding, field.name) for field in fields(kind)}
+    assert values == {"head_dim": 6, **DEFAULTS[kind]}
+
+
+def test_longrope_has_no_default_lists_and_those_of_phi_else():
+    ones = (1.0, 1.0, 1.0)
+    encoding = LongRoPE(6, short_factor=ones, long_factor=ones)
+    values = {field.name: getattr(encoding, field.name) for field in fields(LongRoPE)}
+    lists = {"short_factor": ones, "long_factor": ones}
+    assert values == {
+        "head_dim": 6, **PLAIN, **lists, "original_length": 4096, "factor": 1.0, "length": None, "attention_factor": 1.0
+    }  # fmt: skip
+    for name in lists:
+        with pytest.raises(ValueError, match=f"LongRoPE: {name} has 0 numbers, expected 3"):
+            LongRoPE(6, **{**lists, name: ()})
+
+
+def test_resonance_shows_and_compares_its_encoding_and_dialect_alone():
+    assert repr(Resonance(RoPE(6))) == (
+        "Resonance(encoding=RoPE(head_dim=6, base=10000.0, rotary_dim=None), dialect='after')"
+    )
+    assert Resonance(RoPE(6)) == Resonance(RoPE(6)) != Resonance(RoPE(6), "before")
+    assert not Resonance(RoPE(6)).lenient
+
+
+def test_lenience_is_not_shown_and_makes_no_difference_between_equal_numbers():
+    assert LinearPI(6, lenient=True) == LinearPI(6)
+    assert "lenient" not in repr(LinearPI(6, lenient=True))
+    assert "lenient" not in repr(Resonance(RoPE(6)))
+
+
+def test_matrices_are_not_shown():
+    shown = FoPE(2, train_length=7, cos_coefficients=[[0.5]], sin_coefficients=[[0.25]])
+    assert repr(shown) == "FoPE(head_dim=2, base=10000.0, rotary_dim=None, train_length=7, padding='identity')"
+
+
+LISTS = {"short_factor": [1, 1, 1], "long_factor": [1, 1, 1]}
+LEAST = [  # the smallest value that a field takes, and the nearest that it does not
+    (RoPE, "head_dim", 2, 0),
+    (RoPE, "rotary_dim", 2, 0),
+    (RoPE, "rotary_dim", 6, 8),
+    (RoPE, "base", math.nextafter(1, 2), 1.0),
+    (ProportionalRoPE, "proportion", 0.0, -5e-324),
+    (ProportionalRoPE, "proportion", 1.0, math.nextafter(1, 2)),
+    *((kind, "factor", 1.0, math.nextafter(1, 0)) for kind in (ProportionalRoPE, LinearPI, NTKAware, DynamicNTK)),
+    *((kind, "factor", 1.0, math.nextafter(1, 0)) for kind in (NTKByParts, YaRN, Llama3)),
+    *((kind, "original_length", 1, 0) for kind in (DynamicNTK, NTKByParts, YaRN, Llama3)),
+    (NTKAware, "mixed_b", 5e-324, 0.0),
+    (DynamicNTK, "length", 0, -1),
+    (NTKByParts, "linear_turns", (1.0, 1.0), (1.0, math.nextafter(1, 2))),
+    (NTKByParts, "kept_turns", (1.0, 1.0), (math.nextafter(1, 0), 1.0)),
+    (NTKByParts, "kept_turns", (1.0, 5e-324), (1.0, 0.0)),
+    (YaRN, "beta_fast", 1.0, math.nextafter(1, 0)),
+    (YaRN, "beta_slow", 1e-300, 0.0),
+    (YaRN, "mscale", 0.0, -5e-324),
+    (YaRN, "mscale_all_dim", 0.0, -5e-324),
+    (YaRN, "attention_factor", 5e-324, 0.0),
+    (Llama3, "low_freq_factor", 5e-324, 0.0),
+    (Llama3, "high_freq_factor", 1.0, math.nextafter(1, 0)),
+    (LongRoPE, "original_length", 2, 1),
+    (LongRoPE, "factor", 5e-324, 0.0),
+    (LongRoPE, "length", 0, -1),
+    (LongRoPE, "attention_factor", 5e-324, 0.0),
+    (LongRoPE, "short_factor", (5e-324, 1, 1), (0.0, 1, 1)),
+    (LongRoPE, "long_factor", (5e-324, 1, 1), (0.0, 1, 1)),
+    (XPos, "gamma", 5e-324, 0.0),
+    (XPos, "scale_base", 5e-324, 0.0),
+    (XPos, "centre", -1.7e308, -math.inf),
+    (FoPE, "train_length", 1, 0),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "least", "beyond"), LEAST)
+def test_every_field_takes_its_least_value_and_none_below(kind, field, least, beyond):
+    others = {"head_dim": 6, **(LISTS if kind is LongRoPE else {})}
+    assert getattr(kind(**{**others, field: least}), field) == least
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}: {field}(\[\d\])? is "):
+        kind(**{**others, field: beyond})
+
+
+@pytest.mark.parametrize("kind", [ProportionalRoPE, LinearPI, NTKAware, DynamicNTK, NTKByParts, YaRN, Llama3])
+def test_lenience_allows_any_factor_above_nought(kind):
+    assert kind(6, factor=5e-324, lenient=True).factor == 5e-324
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}: factor is 0\.0, expected a finite number > 0$"):
+        kind(6, factor=0.0, lenient=True)
+
+
+@pytest.mark.parametrize("kind", [NTKAware, DynamicNTK, NTKByParts])
+def test_an_exponent_of_d_over_d_minus_2_needs_two_pairs(kind):
+    assert kind(4).pairs == 2
+    with pytest.raises(ValueError, match=f"^{kind.__name__}: 2 features turn, expected at least 4"):
+        kind(2)
+    assert NTKAware(2, dialect="fixed").pairs == 1
+
+
+def test_the_sum_of_all_periods_may_be_the_most_that_is_allowed():
+    resonance = Resonance(ProportionalRoPE(8, base=1e4, proportion=0.5))  # 6 + 63, and one entry for each still pair
+    assert resonance.periods.tolist() == [6, 63, 0, 0]
+    assert len(resonance.period_tables(max_entries=71).cos) == 71
+    with pytest.raises(ValueError, match="71 entries, expected at most max_entries = 70"):
+        resonance.period_tables(max_entries=70)
+    with pytest.raises(ValueError, match=f"expected at most max_entries = {2**24}"):
+        Resonance(RoPE(64, 1e9)).period_tables()
+
+
+def test_a_reversed_ramp_over_turns_keeps_the_slow_pairs():
+    reversed_ramp = YaRN(
+        8, 100.0, 2.0, original_length=100, ramp="turns", beta_fast=1.0, beta_slow=4.0, lenient=True
+    )  # 15.9, 5.03, 1.59 and 0.503 turns
+    share = (4 - 100 / (20 * math.pi)) / 3
+    assert [float(kept) for kept in reversed_ramp.kept_share()] == [0, 0, pytest.approx(share, rel=1e-15), 1]
+    step = YaRN(8, 100.0, 2.0, original_length=100, ramp="turns", beta_fast=4.0, beta_slow=4.0)
+    assert [float(kept) for kept in step.kept_share()] == [1, 1, 0, 0]
+
+
+def test_a_variant_that_defines_nothing_says_so():
+    class Empty(RotaryEncoding):
+        def exact_stretch(self):
+            return None
+
+    assert Empty(8).stretch is None
+    with pytest.raises(NotImplementedError, match=r"^Empty defines neither exact_stretch nor exact_inv_freq$"):
+        _ = Empty(8).inv_freq
+
+
+@pytest.mark.parametrize("digits", [3, 200])
+def test_the_callers_decimal_context_counts_for_nothing(digits):
+    with localcontext() as context:
+        context.prec = digits
+        found = Resonance(YaRN(64)), RoPE(64)
+        numbers = [(each.inv_freq.tolist(), each.wavelengths.tolist()) for each in found]
+        assert context.prec == digits
+    assert numbers == [(each.inv_freq.tolist(), each.wavelengths.tolist()) for each in (Resonance(YaRN(64)), RoPE(64))]
+
+
+def test_numbers_of_an_encoding_are_read_only_and_kept():
+    encoding = Resonance(YaRN(8))
+    for name in ("inv_freq", "wavelengths", "stretch", "periods"):
+        assert not getattr(encoding, name).flags.writeable, name
+        assert getattr(encoding, name) is getattr(encoding, name), name
+
+
+def test_numpy_s_scalars_become_python_s():
+    encoding = YaRN(np.int64(8), np.float32(500), factor=np.float64(2), truncate=np.bool_(False))
+    assert repr(encoding) == repr(YaRN(8, 500.0, factor=2.0, truncate=False))
+    assert encoding == YaRN(8, 500.0, factor=2.0, truncate=False)

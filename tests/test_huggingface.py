@@ -615,3 +615,88 @@ def test_what_rope_parameters_cannot_say_is_refused_by_name(encoding, words):
     if encoding != "RoPE":
         with pytest.raises(ValueError, match=words):
             huggingface_config(encoding)
+
+
+PROPORTIONAL = {"rope_type": "proportional", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "factor": 4.0}
+SHORTENING = math.nextafter(1, 0)
+
+
+@pytest.mark.parametrize("field", ["factor", "alpha"])
+@pytest.mark.parametrize("rope", [LINEAR, DYNAMIC, YARN, LLAMA3, PROPORTIONAL], ids=lambda rope: rope["rope_type"])
+def test_only_a_factor_below_1_asks_for_lenience(rope, field):
+    if field == "alpha" and rope is not DYNAMIC:
+        pytest.skip("alpha is a field of rope_type 'dynamic'")
+    for value, lenient in ((SHORTENING, True), (1.0, False), (4.0, False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            encoding = from_huggingface({**TOP, "rope_parameters": {**rope, field: value}})
+        assert encoding.lenient is lenient
+        below = [str(w.message) for w in caught if "below 1: it shortens the context" in str(w.message)]
+        assert below == ([f"{field} is {value!r}, below 1: it shortens the context instead of stretching it"] * lenient)
+
+
+def test_only_a_reversed_ramp_asks_for_lenience():
+    for fast, lenient, words in (
+        (SHORTENING, True, "is below beta_slow = 1.0: the ramp is reversed"),
+        (1.0, False, "beta_fast equals beta_slow = 1.0: the ramp has no width but that of rounding"),
+        (2.0, False, None),
+    ):
+        encoding, said = read({**YARN, "beta_fast": fast, "beta_slow": 1.0})
+        assert encoding.lenient is lenient
+        assert [note for note in said if "the ramp" in note] == [note for note in said if words and words in note]
+        assert len([note for note in said if "the ramp" in note]) == (words is not None)
+
+
+def test_shares_of_the_features_count_from_none_to_all():
+    for share, turned in ((0.0, 0), (0.5, 32), (1.0, 64)):
+        encoding, _ = read({**LINEAR, "partial_rotary_factor": share})
+        assert (encoding.inv_freq > 0).sum() * 2 == turned
+    for share in (-0.25, 1.25, 0.05):  # -16, 80 and 3 of 64 features
+        with pytest.raises(ValueError, match=f"partial_rotary_factor is {share}: .* of 64 features would turn"):
+            read({**LINEAR, "partial_rotary_factor": share})
+    for share in (0.0, 1.0):
+        assert read({**PROPORTIONAL, "partial_rotary_factor": share})[0].proportion == share
+    for share in (-5e-324, math.nextafter(1, 2)):
+        with pytest.raises(ValueError, match=r"partial_rotary_factor is .*, expected a number in \[0, 1\]"):
+            read({**PROPORTIONAL, "partial_rotary_factor": share})
+
+
+def test_a_layer_type_that_is_chosen_or_named_finds_its_wider_head():
+    wide = {"head_dim": 64, "global_head_dim": 128}
+    assert read(DEFAULT, "full_attention", **wide)[0].head_dim == 128  # flat parameters, of every layer
+    assert read(DEFAULT, "sliding_attention", **wide)[0].head_dim == 64
+    assert read(DEFAULT, **wide)[0].head_dim == 64
+    assert read({"full_attention": DEFAULT}, **wide)[0].head_dim == 128
+    with pytest.raises(ValueError, match="layers differ; choose a layer_type of 'full_attention', 'sliding_attention'"):
+        read({"full_attention": DEFAULT, "sliding_attention": DEFAULT}, **wide)
+
+
+def test_the_longest_sequence_has_a_token():
+    assert huggingface_config(RoPE(8), max_position_embeddings=1)["max_position_embeddings"] == 1
+    with pytest.raises(ValueError, match="max_position_embeddings is 0, expected an integer >= 1"):
+        huggingface_config(RoPE(8), max_position_embeddings=0)
+
+
+def test_a_number_that_no_float_can_hold_is_named():
+    with pytest.raises(ValueError, match="factor is an integer too large for a float, expected a finite number"):
+        read({**LINEAR, "factor": 10**400})
+
+
+def test_a_lone_amplitude_of_phi_moe_is_missed():
+    phi = {**LONGROPE, "short_mscale": 1.25, "long_mscale": 1.25}
+    assert read(phi, model_type="phimoe")[0].attention_factor == 1.25
+    with pytest.raises(ValueError, match=r"short_mscale is 1\.25, expected long_mscale = 1\.5: one amplitude for both"):
+        read({**phi, "long_mscale": 1.5}, model_type="phimoe")
+    del phi["long_mscale"]
+    with pytest.raises(ValueError, match="long_mscale is missing, but rope_type 'longrope' needs it"):
+        read(phi, model_type="phimoe")
+
+
+def test_the_factor_that_other_engines_take_is_named():
+    words = (
+        "factor = 8.0 counts, though max_position_embeddings / original_max_position_embeddings is 4.0, "
+        "which some engines take instead"
+    )
+    assert words in read({**YARN, "factor": 8.0})[1]
+    for rope, top in ((YARN, {}), ({**YARN, "factor": 8.0}, {"max_position_embeddings": 2048})):
+        assert not any("some engines take instead" in note for note in read(rope, **top)[1])

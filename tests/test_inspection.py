@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from refrope.encodings import (
     XPos,
     YaRN,
 )
-from refrope.encodings.names import CLASSES, NAMES, OPTIONS, encoding_from, options_of, parse
+from refrope.encodings.names import CLASSES, NAMES, OPTIONS, Specification, encoding_from, options_of, parse
 from refrope.inspection import parameters
 
 DEFAULTS = {"head_dim": 64, "original_length": 64, "factor": 4.0}
@@ -75,6 +77,69 @@ def inspect_json(capsys, *arguments):
 )  # fmt: skip
 def test_a_name_with_options_is_this_encoding(text, encoding):
     assert encoding_from("test", parse("test", text), DEFAULTS) == encoding
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("yarn:truncate=true,target-ramp=TRUE", YaRN(64, original_length=64, target_ramp=True)),
+        ("yarn:target_ramp=false", YaRN(64, original_length=64)),
+        ("ntk-by-parts:linear_turns=2/1", NTKByParts(64, factor=4.0, original_length=64, linear_turns=(2.0, 1.0))),
+        ("longrope:rotary_dim=4,short_factor=3,long_factor=1/2",
+         LongRoPE(64, rotary_dim=4, short_factor=(3, 3), long_factor=(1, 2), original_length=64, factor=4.0)),
+        ("longrope:short_factor=1,long_factor=2,head_dim=2,length=65",
+         LongRoPE(2, short_factor=(1,), long_factor=(2,), original_length=64, factor=4.0, length=65)),
+        ("proportional:factor=2", ProportionalRoPE(64, factor=2.0)),
+        ("resonance-proportional:rounding=before", Resonance(ProportionalRoPE(64), "before")),
+        ("fope:padding=ones", FoPE(64, train_length=64, padding="ones")),
+        ("resonance-rope:", Resonance(RoPE(64))),
+        ("rope: ,base=7, ", RoPE(64, 7.0)),
+    ],
+)  # fmt: skip
+def test_what_a_text_may_also_say(text, encoding):
+    assert encoding_from("test", parse("test", text), DEFAULTS) == encoding
+
+
+def test_fope_takes_its_own_train_length_where_no_length_is_usual():
+    assert encoding_from("test", parse("test", "fope"), {"head_dim": 8}) == FoPE(8)
+
+
+def test_a_path_may_hold_any_character_and_be_followed_by_two_options():
+    assert parse("test", "a:b,c=d.json") == ("", Path("a:b,c=d.json"), {}, None)
+    assert parse("test", "x\n.json:layer-type= full ,length=7") == ("", Path("x\n.json"), {"length": 7}, "full")
+    assert parse("test", "yarn:factor=4") == ("yarn", None, {"factor": 4.0}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("yarn:truncate=yes", "test: truncate is 'yes', expected true or false"),
+        ("yarn:factor=four", "test: factor is 'four', expected a number"),
+        ("yarn:original_length=6.5", "test: original_length is '6.5', expected a whole number"),
+        ("ntk-by-parts:kept_turns=16/x", "test: kept_turns is '16/x', expected numbers such as 1/2.5/4"),
+        ("yarn:factor", "test: factor of yarn has no value, expected factor=VALUE"),
+        ("yarn:factor= ", "test: factor of yarn has no value, expected factor=VALUE"),
+        ("yarn:factor=4,factor=4", "test: factor of yarn is given twice"),
+        ("rope:rounding=after", "test: unknown option of rope 'rounding'"),
+        ("yarn:layer_type=full", "test: unknown option of yarn 'layer_type'"),
+        ("a.json:factor=2", "test: unknown option of a configuration 'factor'"),
+        ("resonence-rope", "test: unknown encoding 'resonence-rope'; did you mean 'resonance-rope'?"),
+        ("longrope:short_factor=1", "test: longrope needs long_factor: one number a pair, as 1/1.5/2, or one for all"),
+        ("longrope:long_factor=1", "test: longrope needs short_factor: one number a pair, as 1/1.5/2, or one for all"),
+        ("longrope:short_factor=1/2,long_factor=1", "LongRoPE: short_factor has 2 numbers, expected 32"),
+    ],
+)
+def test_a_text_that_means_nothing_says_why(text, words):
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}"):
+        encoding_from("test", parse("test", text), DEFAULTS)
+
+
+def test_options_of_another_encoding_are_refused_here_too():
+    text = Specification("rope", None, {"factor": 2.0})
+    with pytest.raises(
+        ValueError, match=r"^test: rope has no option factor; it takes head_dim, base, rotary_dim, length$"
+    ):
+        encoding_from("test", text, DEFAULTS)
 
 
 def test_every_option_belongs_to_some_encoding_and_every_field_that_a_line_can_say_has_one():

@@ -267,7 +267,15 @@ def test_sizes_and_probabilities_are_checked(backend):
         ops.rmsnorm_forward(np.zeros((3, 5)), np.zeros(4))
     with pytest.raises(ValueError, match=r"rmsnorm_forward: x is int64\(3, 5\)"):
         ops.rmsnorm_forward(np.zeros((3, 5), int), np.zeros(5))
-    for probability in (1.0, -0.1, float("nan")):
+    for x in (np.zeros(5), np.zeros((1, 3, 5)), np.zeros((3, 5), np.float16)):
+        with pytest.raises(ValueError, match=r"rmsnorm_forward: x is .*, expected float32 or float64 \(N, d\)"):
+            ops.rmsnorm_forward(x, np.zeros(5, x.dtype))
+    for gain in (np.zeros(6), np.zeros((1, 5)), np.zeros(5, np.float32)):
+        with pytest.raises(
+            ValueError, match=r"rmsnorm_forward: gain is .*, expected float64\(5,\) for x float64\(3, 5\)"
+        ):
+            ops.rmsnorm_forward(np.zeros((3, 5)), gain)
+    for probability in (1.0, 1 - 2**-34, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"expected a number in \[0, 1\)"):
             drop(np.zeros(3), probability, 1)
     with pytest.raises(ValueError, match=r"x has 4294967296 elements from place 1 on, expected to end within 2\^32"):
@@ -284,3 +292,11 @@ def test_arrays_of_another_type_are_refused(backend):
         ops.relu_forward(np.zeros((3, 5), np.float32), out=np.zeros((3, 5)))
     with pytest.raises(ValueError, match=r"relu_forward: x is int64\(3, 5\), expected float32 or float64"):
         ops.relu_forward(np.zeros((3, 5), int))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_that_fit_no_weights_are_refused(backend):
+    ones, settings = np.ones(5), optim.AdamW(5).settings(1e-3, 0.9)
+    for grad in (np.ones(4), np.ones((0, 5)), np.ones((2, 4)), np.ones(5, np.float32), np.ones((5, 2))):
+        with pytest.raises(ValueError, match="adamw_update: grad is "):
+            operations(backend).adamw_update(ones.copy(), ones.copy(), ones.copy(), grad, settings)

@@ -175,3 +175,49 @@ def test_wrong_calls_are_explained(backend):
     for function in (lambda t: ops.embedding_forward(t, logits), lambda t: ops.embedding_backward(logits, t, logits)):
         with pytest.raises(ValueError, match=r"tokens hold 2, expected values in \[0, 2\)"):
             function(np.array([0, 2]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("logits", "targets", "weights", "words"),
+    [
+        (np.zeros(3), np.array([0]), np.ones(1), r"logits are float64\(3,\), expected float32 or float64 \(N, V\)"),
+        (np.zeros((1, 2, 3)), np.array([0]), np.ones(1), r"logits are float64\(1, 2, 3\)"),
+        (np.zeros((0, 0)), np.zeros(0, int), np.ones(0), r"logits are float64\(0, 0\), .* V >= 1"),
+        (np.zeros((2, 3), np.float16), np.array([0, 1]), np.ones(2), r"logits are float16\(2, 3\)"),
+        (np.zeros((2, 3)), np.array([0]), np.ones(2), r"targets are int64\(1,\), expected shape \(2,\)"),
+        (np.zeros((2, 3)), np.array([0, 1, 2]), np.ones(2), r"targets are int64\(3,\), expected shape \(2,\)"),
+        (np.zeros((2, 3)), np.array([[0, 1]]), np.ones(2), r"targets are int64\(1, 2\), expected shape \(2,\)"),
+        (np.zeros((2, 3)), np.array([0, 1]), np.ones(1), r"weights are float64\(1,\), expected shape \(2,\)"),
+        (np.zeros((2, 3)), np.array([0, 1]), np.ones((2, 1)), r"weights are float64\(2, 1\), expected shape \(2,\)"),
+        (np.zeros((2, 3)), np.array([True, False]), np.ones(2), r"targets are bool\(2,\), expected integers \(N,\)"),
+        (np.zeros((2, 3)), np.array([-2, 5]), np.ones(2), r"targets hold -2, expected values in \[0, 3\)"),
+    ],
+)
+def test_every_array_of_a_loss_must_fit(backend, logits, targets, weights, words):
+    for name in ("cross_entropy_forward", "cross_entropy_backward"):
+        with pytest.raises(ValueError, match=f"^{name}: {words}"):
+            getattr(OPS[backend], name)(logits, targets, weights)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_class_costs_nothing_and_tokens_are_one_axis(backend):
+    ops = OPS[backend]
+    loss, probabilities = ops.cross_entropy_forward(np.zeros((3, 1)), np.array([0, 0, 0], np.uint8), np.ones(3))
+    assert abs(loss) < np.finfo(float).eps  # the C twin's logarithm
+    assert (probabilities == 1).all()
+    assert (ops.cross_entropy_backward(probabilities, np.array([0, 0, 0], np.uint8), np.ones(3)) == 0).all()
+    for tokens in (np.array([[0]]), np.array([0.0]), np.array([True])):
+        with pytest.raises(ValueError, match=r"^embedding_forward: tokens are .*, expected integers"):
+            ops.embedding_forward(tokens, np.zeros((2, 3)))
+
+
+@C_BUILT
+def test_c_refuses_memory_it_would_misread():
+    table, tokens = np.zeros((5, 3)), np.array([0, 4])
+    for out in (np.zeros((2, 4)), np.zeros((2, 3), np.float32), np.zeros((3, 2)).T):
+        with pytest.raises(ValueError, match=r"embedding_forward: out is .*, expected C-contiguous float64\(2, 3\)"):
+            kernels.embedding_forward(tokens, table, out=out)
+    for dy in (np.zeros((2, 4)), np.zeros((3, 3)), np.zeros((2, 3), np.float32)):
+        with pytest.raises(ValueError, match=r"embedding_backward: dy is .*, expected float64\(2, 3\)"):
+            kernels.embedding_backward(dy, tokens, table)

@@ -7,6 +7,12 @@ from pathlib import Path
 import pytest
 
 import refrope
+from refrope import tables
+from refrope.encodings import ramps
+from refrope.encodings.huggingface import huggingface_config
+from refrope.nn import layers
+from refrope.nn.dropout import dropout
+from refrope.nn.gradcheck import gradient_error
 
 PUBLIC = {
     "DynamicNTK", "FoPE", "LinearPI", "Llama3", "LongRoPE", "NTKAware", "NTKByParts", "ProportionalRoPE", "Resonance",
@@ -49,6 +55,52 @@ def test_the_public_names_are_these():
 def test_twins_have_the_same_signature(twin):
     slow = getattr(refrope.nn.backends.NumpyOps, twin)
     assert inspect.signature(getattr(refrope.kernels, twin)) == inspect.signature(slow)
+
+
+@pytest.mark.parametrize(
+    ("function", "by_place"),
+    [
+        (refrope.rotate, "x cos sin"),
+        (refrope.rotate_periodic, "x positions tables"),
+        (refrope.rotation_matrix, "cos sin"),
+        (refrope.Transformer, "config"),
+        (refrope.Transformer.forward, "self tokens tables"),
+        (refrope.Transformer.backward, "self dlogits"),
+        (refrope.XPos.cos_sin, "self positions dtype"),
+        (refrope.Resonance.period_tables, "self dtype"),
+        (huggingface_config, "encoding"),
+        (ramps.index_ramp, "encoding length beta_fast beta_slow"),
+        (tables.as_positions, "positions"),
+        (tables.cos_sin, "inv_freq positions"),
+        (tables.periodic_cos_sin, "periods positions"),
+        (tables.period_tables, "periods"),
+        (gradient_error, "loss inputs gradients"),
+        (refrope.posgen.make_splits, "task"),
+        (refrope.posgen.inputs_and_targets, "sequences"),
+        (refrope.nn.attention_forward, "q k v"),
+        (refrope.nn.attention_backward, "dout q k v out lse"),
+        (layers.matmul, "a b"),
+        (layers.linear_forward, "x weight"),
+        (layers.linear_backward, "dy x weight"),
+        (layers.rmsnorm_forward, "x gain"),
+        (layers.rmsnorm_backward, "dy x gain inv_rms"),
+        (layers.relu_forward, "x"),
+        (layers.relu_backward, "dy y"),
+        (layers.swiglu_forward, "gate up"),
+        (layers.swiglu_backward, "dy gate up"),
+        (layers.cross_entropy_forward, "logits targets weights"),
+        (layers.cross_entropy_backward, "probabilities targets weights"),
+        (layers.embedding_forward, "tokens table"),
+        (layers.embedding_backward, "dy tokens dtable"),
+        (dropout, "x probability seed"),
+        (refrope.RoPE, "head_dim base"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_all_but_these_arguments_are_given_by_name(function, by_place):
+    places = inspect.signature(function).parameters.values()
+    assert [each.name for each in places if each.kind is each.POSITIONAL_OR_KEYWORD] == by_place.split()
+    assert {each.kind for each in places} <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)

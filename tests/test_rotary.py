@@ -1,6 +1,7 @@
 """Rotation: norms, relative positions, layouts; against complex products and the explicit matrix; C bit for bit."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -194,6 +195,46 @@ def test_wrong_calls_are_explained(backend, x, cos, options, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"cos": np.zeros((3, 4), np.float32)}, "rotate: cos is float32(3, 4), expected float64(3, r/2) with r <= 8"),
+        ({"cos": np.zeros(3)}, "rotate: cos is float64(3,), expected float64(3, r/2)"),
+        ({"cos": np.zeros((1, 3, 4))}, "rotate: cos is float64(1, 3, 4), expected"),
+        ({"cos": np.zeros((4, 4))}, "rotate: cos is float64(4, 4), expected"),
+        ({"cos": np.zeros((2, 4))}, "rotate: cos is float64(2, 4), expected"),
+        ({"cos": [[0.0]]}, "rotate: cos is [[0.0]], expected"),
+        ({"sin": np.zeros((3, 4), np.float32)}, "rotate: sin is float32(3, 4), expected float64(3, r/2) with r <= 8"),
+        ({"sin": np.zeros((4, 4))}, "rotate: sin is float64(4, 4), expected float64(3, r/2)"),
+        ({"sin": np.zeros((3, 5))}, "rotate: sin is float64(3, 5), expected float64(3, r/2) with r <= 8"),
+        ({"sin": np.zeros((3, 3))}, "rotate: sin is float64(3, 3), expected float64(3, 4) like cos"),
+        ({"cos": np.zeros((3, 3))}, "rotate: sin is float64(3, 4), expected float64(3, 3) like cos"),
+        ({"out": np.zeros((3, 8), np.float32)}, "rotate: out is float32(3, 8), expected float64(3, 8) like x"),
+        ({"out": np.zeros((1, 3, 8))}, "rotate: out is float64(1, 3, 8), expected float64(3, 8) like x"),
+        ({"out": np.zeros((3, 9))}, "rotate: out is float64(3, 9), expected"),
+        ({"out": [0.0]}, "rotate: out is [0.0], expected"),
+        ({"x": np.zeros((3, 8), np.float16)}, "rotate: x is float16(3, 8), expected float32 or float64"),
+    ],
+)
+def test_every_array_must_fit_x(backend, changed, words):
+    call = {"x": np.zeros((3, 8)), "cos": np.zeros((3, 4)), "sin": np.zeros((3, 4)), **changed}
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}"):
+        ROTATE[backend](call.pop("x"), call.pop("cos"), call.pop("sin"), **call)
+
+
+def test_the_matrices_of_a_head_are_as_wide_as_its_tables_unless_said():
+    cos, sin = RoPE(6).cos_sin(np.arange(5), np.float64)
+    matrices = rotation_matrix(cos, sin)
+    assert matrices.shape == (5, 6, 6)
+    assert same_bits(matrices, rotation_matrix(cos, sin, head_dim=6, layout="half", suffix=False))
+    assert not np.array_equal(matrices, rotation_matrix(cos, sin, layout="interleaved"))
+    wide = rotation_matrix(cos, sin, head_dim=10)
+    assert np.array_equal(wide[:, :6, :6], matrices)
+    assert (wide[:, 6:, 6:] == np.eye(4)).all()
+    assert (rotation_matrix(cos, sin, head_dim=10, suffix=True)[:, :4, :4] == np.eye(4)).all()
+
+
 PERIODIC = {"numpy": rotary.rotate_periodic, "c": kernels.rotate_periodic}
 
 
@@ -267,3 +308,6 @@ def test_positions_and_dtypes_of_periods_are_checked(backend):
         PERIODIC[backend](np.zeros((3, 8)), [1, 2, 3], found)
     with pytest.raises(ValueError, match="expected int64 values"):
         PERIODIC[backend](np.zeros((1, 8), np.float32), [0.5], found)
+    for x, positions in ((np.zeros(8, np.float32), [1]), ([[0.0]], [1]), (np.zeros((3, 8), np.float32), [[1, 2, 3]])):
+        with pytest.raises(ValueError, match=r"rotate_periodic: positions are int64.* expected \(T,\) for x"):
+            PERIODIC[backend](x, positions, found)

@@ -1,6 +1,7 @@
 """The gated unit: against long double, gradients, column views, and what C makes of extreme inputs."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -122,3 +123,29 @@ def test_wrong_calls_are_explained(backend):
         ops.swiglu_forward(np.zeros((2, 3)), np.zeros((2, 4)))
     with pytest.raises(ValueError, match=r"swiglu_backward: gate is int64\(2, 3\), expected float32 or float64"):
         ops.swiglu_backward(*[np.zeros((2, 3), int)] * 3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "other", [np.zeros((2, 3), np.float32), np.zeros((3, 3)), np.zeros((1, 3)), np.zeros((2, 2)), np.zeros((1, 2, 3))]
+)
+def test_every_array_must_be_like_the_gate(backend, other):
+    ops, gate, words = OPS[backend], np.zeros((2, 3)), re.escape(f"{other.dtype}{other.shape}, expected float64(2, 3)")
+    calls = {
+        "swiglu_forward: up is": lambda: ops.swiglu_forward(gate, other),
+        "swiglu_forward: out is": lambda: ops.swiglu_forward(gate, gate, out=other),
+        "swiglu_backward: up is": lambda: ops.swiglu_backward(gate, gate, other),
+        "swiglu_backward: dy is": lambda: ops.swiglu_backward(other, gate, gate),
+        "swiglu_backward: dgate is": lambda: ops.swiglu_backward(gate, gate, gate, out=(other, gate.copy())),
+        "swiglu_backward: dup is": lambda: ops.swiglu_backward(gate, gate, gate, out=(gate.copy(), other)),
+    }
+    for start, call in calls.items():
+        with pytest.raises(ValueError, match=f"^{start} {words} like gate"):
+            call()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("gate", [np.zeros(3), np.zeros((1, 2, 3)), np.zeros((2, 3), np.float16)])
+def test_a_gate_is_a_matrix_of_floats(backend, gate):
+    with pytest.raises(ValueError, match=r"^swiglu_forward: gate is .* expected float32 or float64 \(N, F\)"):
+        OPS[backend].swiglu_forward(gate, gate)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from strategies import EDGE_POSITIONS, INT64_MAX, encodings, int64_positions, resonances, scaled
 
 from refrope import Resonance, RoPE, YaRN
+from refrope.tables import PeriodTables, as_positions, period_tables, periodic_turns
 
 # float32 rounding, then three float64 roundings of the angle (position, inv_freq, product), then cos itself.
 ROUNDING32 = 2.0**-25
@@ -158,3 +159,57 @@ def test_positions_that_are_no_positions_are_refused(encoding, positions, words)
 def test_other_dtypes_are_refused():
     with pytest.raises(ValueError, match="dtype is int32, expected float64, float32 or float16"):
         RoPE(8).cos_sin(np.arange(3), np.int32)
+
+
+def test_unsigned_positions_are_taken_up_to_int64s_largest():
+    assert as_positions(np.array([2**63 - 1], np.uint64)).tolist() == [2**63 - 1]
+    assert as_positions(np.zeros(0, np.uint64)).dtype == np.int64
+    assert as_positions([]).dtype == as_positions(np.array([3], np.int8)).dtype == np.int64
+    assert as_positions(np.array([3.5], np.float32)).dtype == np.float64
+    with pytest.raises(ValueError, match=r"positions are float64\(0,\), expected int64 values"):
+        as_positions(np.zeros(0), integers_only=True)
+
+
+def test_a_pair_that_stands_still_has_turned_by_nothing_and_has_one_entry():
+    assert periodic_turns(np.array([0, 1, 4]), np.array([0, 5, -1])).tolist() == [[0, 0, 0], [0, 0, 0.25], [0, 0, 0.75]]
+    found = period_tables(np.array([0, 1, 4]), dtype=np.float64, attention_factor=2.0)
+    assert found.starts.tolist() == [0, 1, 2]
+    assert found.periods.tolist() == [1, 1, 4]
+    assert np.allclose(found.cos, [2, 2, 2, 0, -2, 0], atol=1e-15)
+    assert np.allclose(found.sin, [0, 0, 0, 2, 0, -2], atol=1e-15)
+
+
+ENTRIES, FIRST, LAST = np.ones(5), np.array([0, 2]), np.array([2, 3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((np.ones((1, 5)), np.ones((1, 5)), FIRST, LAST), r"cos is float64\(1, 5\), sin float64\(1, 5\), expected"),
+        ((ENTRIES, np.ones(4), FIRST, LAST), r"cos is float64\(5,\), sin float64\(4,\), expected \(entries,\)"),
+        ((ENTRIES, np.ones(6), FIRST, LAST), r"sin float64\(6,\)"),
+        ((ENTRIES, np.ones(5, np.float32), FIRST, LAST), r"sin float32\(5,\)"),
+        ((np.ones(5, np.float32), ENTRIES, FIRST, LAST), r"cos is float32\(5,\)"),
+        ((ENTRIES, ENTRIES, FIRST.astype(np.int32), LAST), r"starts is int32\(2,\), expected int64 \(pairs,\)"),
+        ((ENTRIES, ENTRIES, FIRST.astype(float), LAST), r"starts is float64\(2,\)"),
+        ((ENTRIES, ENTRIES, FIRST, LAST.astype(np.int32)), r"periods is int32\(2,\)"),
+        ((ENTRIES, ENTRIES, FIRST, LAST.astype(float)), r"periods is float64\(2,\)"),
+        ((ENTRIES, ENTRIES, FIRST[None], LAST[None]), r"starts is int64\(1, 2\)"),
+        ((ENTRIES, ENTRIES, FIRST[:1], LAST), r"starts is int64\(1,\)"),
+        ((ENTRIES, ENTRIES, np.array([0, 2, 2]), LAST), r"starts is int64\(3,\)"),
+        ((ENTRIES, ENTRIES, np.array([0, -1]), LAST), "pair 1 has 3 entries from -1 on, expected at least 1 within 5"),
+        ((ENTRIES, ENTRIES, FIRST, np.array([0, 3])), "pair 0 has 0 entries from 0 on"),
+        ((ENTRIES, ENTRIES, FIRST, np.array([2, 4])), "pair 1 has 4 entries from 2 on"),
+    ],
+)
+def test_period_tables_hold_every_entry_that_is_looked_up(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        PeriodTables(*arguments)
+
+
+def test_period_tables_that_fit_exactly_are_taken_and_can_no_longer_be_changed():
+    arrays = [array.copy() for array in (ENTRIES, ENTRIES, FIRST, LAST)]
+    assert not any(array.flags.writeable for array in vars(PeriodTables(*arrays)).values())
+    one = PeriodTables(ENTRIES.copy(), ENTRIES.copy(), np.array([4]), np.array([1]))
+    assert one.periods.tolist() == [1]
+    assert {one: 1}[one] == 1  # compared as objects, not by their arrays
