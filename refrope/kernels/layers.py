@@ -102,7 +102,7 @@ def rmsnorm_backward(
 
 def relu_forward(x: Array, *, out: Array | None = None) -> Array:
     """`refrope.nn.layers.relu_forward` in C, equal bit for bit."""
-    check_relu("relu_forward", x, None, out)
+    check_relu("relu_forward", out, x=x)
     x = readable(x)
     y = target(out, x, over=[x])
     run(kernel("relu_forward", x.dtype), (pointer(x), pointer(y)), x.size, "relu_forward")
@@ -111,7 +111,7 @@ def relu_forward(x: Array, *, out: Array | None = None) -> Array:
 
 def relu_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """`refrope.nn.layers.relu_backward` in C, equal bit for bit."""
-    check_relu("relu_backward", dy, y, out)
+    check_relu("relu_backward", out, dy=dy, y=y)
     dy, y = readable(dy), readable(y)
     dx = target(out, dy, over=[dy, y])
     run(kernel("relu_backward", dy.dtype), (pointer(dy), pointer(y), pointer(dx)), dy.size, "relu_backward")

@@ -58,5 +58,5 @@ def embedding_backward(dy: Array, tokens: Array, dtable: Array) -> None:
     dy, chosen = readable(dy), readable(tokens, np.int64)
     changed = in_place(dtable, beside=[dy, chosen])
     arguments = (pointer(dy), index_pointer(chosen), pointer(changed), len(tokens), dtable.shape[1])
-    run(kernel("embedding_backward", dy.dtype), arguments, dtable.shape[1], "embedding_backward")
+    run(kernel("embedding_backward", dy.dtype), arguments, dtable.shape[1] if dtable.size else 0, "embedding_backward")
     put(changed, dtable)

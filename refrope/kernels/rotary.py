@@ -33,7 +33,7 @@ def rotate(
         *(pointer(cos), pointer(sin), max(heads, 1), rows, features, start, cos.shape[1]),
         *(layout == "interleaved", bool(transpose)),
     )
-    run(kernel("rotate", x.dtype), arguments, batch * heads, "rotate")
+    run(kernel("rotate", x.dtype), arguments, batch * heads if x.size else 0, "rotate")
     if not in_y:
         y[...] = target.reshape(y.shape)
     return y
@@ -61,7 +61,7 @@ def rotate_periodic(
         *(pointer(kept[0]), pointer(kept[1]), index_pointer(kept[2]), index_pointer(kept[3]), index_pointer(places)),
         *(batch, heads, features, start, len(tables.periods), layout == "interleaved", bool(transpose)),
     )
-    run(kernel("rotate_periodic", x.dtype), arguments, rows, "rotate_periodic")
+    run(kernel("rotate_periodic", x.dtype), arguments, rows if x.size else 0, "rotate_periodic")
     if not in_y:
         y[...] = target.reshape(y.shape)
     return y

@@ -139,7 +139,7 @@ def attention_backward(
     """
     scale, threshold, bias = check_attention(
         "attention_backward", q, k, v, causal, scale, dropout, seed, first_slice, bias,
-        dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
+        backward=True, dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
     )  # fmt: skip
     # The forward pass again, without its maximum.
     weights = np.exp(_scores(q, k, scale, causal, bias) - lse[..., None])

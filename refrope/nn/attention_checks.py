@@ -36,6 +36,7 @@ def check_attention(
     first_slice: int,
     bias: Array | None,
     *,
+    backward: bool = False,
     dout: Array | None = None,
     out: Array | None = None,
     lse: Array | None = None,
@@ -62,13 +63,14 @@ def check_attention(
         raise ValueError(f"{function}: k is {describe(k)}, expected T_k >= {least}")
     _check_like(function, "v", v, k.shape, q.dtype, "k")
     for name, array in (("dout", dout), ("out", out)):
-        if array is not None:
+        if array is not None or backward:
             _check_like(function, name, array, q.shape, q.dtype, "q")
-    if lse is not None:
+    if backward:
         _check_like(function, "lse", lse, q.shape[:3], q.dtype, "q")
     if grads is not None:
-        if len(grads) != 3:
-            raise ValueError(f"{function}: grads is a tuple of {len(grads)}, expected (dq, dk, dv)")
+        if not isinstance(grads, (tuple, list)) or len(grads) != 3:
+            came = f"a tuple of {len(grads)}" if isinstance(grads, (tuple, list)) else describe(grads)
+            raise ValueError(f"{function}: grads is {came}, expected (dq, dk, dv)")
         for name, array, like in zip(("dq", "dk", "dv"), grads, (q, k, v), strict=True):
             _check_like(function, name, array, like.shape, q.dtype, name[1:])
     pairs = (batch, heads, n_q, n_k)
@@ -80,7 +82,7 @@ def check_attention(
         _check_grows(function, dbias, bias, grads)
     if grads is not None:
         check_results(function, **dict(zip(("dq", "dk", "dv"), grads, strict=True)))
-    elif dout is None:
+    if not backward:
         check_results(function, out=out)
     check_integer(function, "seed", seed, 0, 2**64 - 1)
     check_integer(function, "first_slice", first_slice, 0, 2**32 - batch * heads)
@@ -137,7 +139,7 @@ def _check_grows(function: str, dbias: Array, bias: Array | None, grads: tuple[A
 
 
 def _check_like(
-    function: str, name: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], partner: str
+    function: str, name: str, array: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], partner: str
 ) -> None:
     if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
         raise ValueError(f"{function}: {name} is {describe(array)}, expected {dtype}{shape} to fit {partner}")

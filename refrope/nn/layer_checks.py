@@ -80,25 +80,24 @@ def check_rmsnorm_backward(
     check_results(function, dgain=dgain, out=out)
 
 
-def check_relu(function: str, x: Array, y: Array | None, out: Array | None) -> None:
-    """Raise unless x (dy, of the backward call) is real and the others are like it."""
-    name = "x" if y is None else "dy"
+def check_relu(function: str, out: Array | None, **inputs: Array) -> None:
+    """Raise unless the first input is real and the others, and `out`, are like it."""
+    (name, x), *others = inputs.items()
     if not is_real(x):
         raise ValueError(f"{function}: {name} is {describe(x)}, expected float32 or float64")
-    if y is not None:
-        check_like(function, "y", y, x, name)
+    for other, array in others:
+        check_like(function, other, array, x, name)
     if out is not None:
         check_like(function, "out", out, x, name)
         check_results(function, out=out)
 
 
-def check_swiglu(function: str, gate: Array, *, up: Array, dy: Array | None = None, **results: Array | None) -> None:
-    """Raise unless gate is (N, F) of a supported dtype and the others, where given, are like it."""
+def check_swiglu(function: str, gate: Array, inputs: dict[str, Array], **results: Array | None) -> None:
+    """Raise unless gate is (N, F) of a supported dtype and the others, results where given, are like it."""
     if not is_real(gate, 2):
         raise ValueError(f"{function}: gate is {describe(gate)}, expected float32 or float64 (N, F)")
-    check_like(function, "up", up, gate, "gate")
-    for name, array in {"dy": dy, **results}.items():
-        if array is not None:
+    for name, array in {**inputs, **results}.items():
+        if array is not None or name in inputs:
             check_like(function, name, array, gate, "gate")
     check_results(function, **results)
 

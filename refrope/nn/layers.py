@@ -101,7 +101,7 @@ def rmsnorm_backward(
 
 def relu_forward(x: Array, *, out: Array | None = None) -> Array:
     """``max(x, 0)``; a NaN stays one, -0 becomes 0."""
-    check_relu("relu_forward", x, None, out)
+    check_relu("relu_forward", out, x=x)
     y = np.empty_like(x) if out is None else out
     y[...] = np.where(x <= 0, x.dtype.type(0), x)
     return y
@@ -109,7 +109,7 @@ def relu_forward(x: Array, *, out: Array | None = None) -> Array:
 
 def relu_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """``dy`` where the forward result `y` is positive, else 0."""
-    check_relu("relu_backward", dy, y, out)
+    check_relu("relu_backward", out, dy=dy, y=y)
     dx = np.empty_like(dy) if out is None else out
     dx[...] = np.where(y > 0, dy, dy.dtype.type(0))
     return dx
@@ -133,7 +133,7 @@ def swiglu_forward(gate: Array, up: Array, *, out: Array | None = None) -> Array
     Shazeer 2020, arXiv:2002.05202, Eq. 6. C twin: rr_swiglu_forward_f32 in csrc/swiglu_body.h, within the error
     stated there.
     """
-    check_swiglu("swiglu_forward", gate, up=up, out=out)
+    check_swiglu("swiglu_forward", gate, {"up": up}, out=out)
     return put(gate * _sigmoids(gate)[0] * up, out)
 
 
@@ -146,7 +146,7 @@ def swiglu_backward(
     views of one (N, 2F) array.
     """
     dgate, dup = (None, None) if out is None else out
-    check_swiglu("swiglu_backward", gate, up=up, dy=dy, dgate=dgate, dup=dup)
+    check_swiglu("swiglu_backward", gate, {"dy": dy, "up": up}, dgate=dgate, dup=dup)
     s, other = _sigmoids(gate)
     gradients = dy * up * (s * (1 + gate * other)), dy * (gate * s)  # before anything is written
     if dgate is None or dup is None:

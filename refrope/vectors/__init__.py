@@ -181,5 +181,7 @@ def _parse(path: Path, data: bytes) -> Any:
 
     try:
         return json.loads(data, parse_constant=refuse)
+    except RecursionError:
+        raise VectorError(f"load: {path} is not of the form of {FORMAT!r}: nested too deeply") from None
     except ValueError as error:
         raise VectorError(f"load: {path} is not JSON: {error}") from error
