@@ -15,7 +15,7 @@ from planted_rotations import frequencies, half, interleaved, rotation
 
 import refrope as rr
 from refrope import vectors
-from refrope.conformance import check, check_vectors, observing
+from refrope.conformance import check, check_vectors, probing
 
 D = 64
 ROPE = rr.RoPE(D)
@@ -299,7 +299,7 @@ def test_every_group_of_the_vectors_passes_with_refrope_s_own_functions():
         encoding = vectors.encoding(parameters)
 
         def rotate(x, positions):
-            at = encoding.for_length(int(positions.max()) + 1) if observing.depends_on_length(encoding) else encoding
+            at = encoding.for_length(int(positions.max()) + 1) if probing.depends_on_length(encoding) else encoding
             return rr.rotate(x, *at.cos_sin(positions, x.dtype))
 
         return rotate

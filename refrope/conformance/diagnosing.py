@@ -17,7 +17,7 @@ from refrope import precision
 from refrope.conformance import axes
 from refrope.conformance.formulas import FloatArray, Slip, as_slip, innermost
 from refrope.conformance.frequencies import slips
-from refrope.conformance.observing import depends_on_length
+from refrope.conformance.probing import depends_on_length
 from refrope.conformance.reference import (
     ANGLE_ROUNDINGS,
     NO_INFORMATION,

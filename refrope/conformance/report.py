@@ -13,6 +13,8 @@ from refrope.conformance.diagnosing import Mistake
 from refrope.encodings import Resonance, RotaryEncoding
 from refrope.inspection import parameters
 
+FORGIVEN = frozenset({"prints", "dtype"})
+
 
 @dataclass
 class Report:
@@ -27,7 +29,7 @@ class Report:
         What the function does instead of what was declared, as few as explain all numbers.
     problems : dict of str to str
         What is wrong whatever the numbers say, by kind: "raises", "hangs", "nan", "wrong-shape", "not-an-array",
-        "mutates", "prints", "stateful", "not-linear", "axes", "vectors".
+        "mutates", "stateful", "rows-mixed", "not-linear", "axes", "vectors"; and what is only noted: "prints", "dtype".
     unexplained : bool
         The numbers are wrong and look like no mistake that is known here.
     worst : float or None
@@ -67,9 +69,9 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Nothing is wrong; printing alone is forgiven."""
+        """Nothing is wrong; what is only noted (`FORGIVEN`) does not count."""
         compared = self.worst is not None
-        return compared and not self.mistakes and not self.unexplained and not set(self.problems) - {"prints"}
+        return compared and not self.mistakes and not self.unexplained and not set(self.problems) - FORGIVEN
 
     def __str__(self) -> str:
         """In words, a line each."""
@@ -77,7 +79,8 @@ class Report:
         lines += [f"  It looks like: {mistake.words}." for mistake in self.mistakes]
         if self.unexplained:
             lines += self._unexplained()
-        lines += [f"  Problem ({kind}): {said}." for kind, said in self.problems.items()]
+        for kind, said in self.problems.items():
+            lines.append(f"  {'Note' if kind in FORGIVEN else 'Problem'} ({kind}): {said}.")
         if self.worst is not None:
             lines.append(f"  {self._error()}")
         if self.vectors:
@@ -96,8 +99,8 @@ class Report:
         within = f"Off by up to {self.worst:.2g}{place} at {self.positions} positions below {self.max_position:,}"
         if self.pipeline is None:
             return within + "."
-        like = f"{within}.\n  Its precision is that of: {precision.PIPELINES[self.pipeline]}"
-        return like + f"; such tables are off by up to {self.pipeline_error:.2g} there."
+        like = f"{within}.\n  It is as exact as: {precision.PIPELINES[self.pipeline]}"
+        return like + f". Such tables are off by up to {self.pipeline_error:.2g} below {self.max_position:,}."
 
     def _unexplained(self) -> list[str]:
         lines = ["  It is wrong and looks like no mistake that is known here."]
