@@ -150,7 +150,7 @@ MISTAKES = {
         planted.dynamic(always=1),
         rr.DynamicNTK(D, factor=4.0, original_length=2048),
         {},
-        ["stuck-length"],
+        ["plain-rope"],
     ),
     "LongRoPE's switch at L": (planted.longrope(SHORT, LONG, factor=8.0, switch=1), LONGROPE, {}, ["switch-early"]),
     "LongRoPE's short list for long": (
@@ -389,8 +389,10 @@ def test_an_unknown_mistake_is_described_and_not_guessed():
     assert not report.mistakes
     assert not report.passed
     np.testing.assert_allclose(report.measured, frequencies(D) * np.linspace(1, 1.3, 32), rtol=1e-4)
-    assert report.first_wrong == (1, list(range(1, 32)))
-    assert "31 of 32 pairs are off" in str(report)
+    first, many, pairs = report.first_wrong
+    assert (first, pairs) == (1, list(range(1, 32)))
+    assert f"off at {many} of {report.positions} positions, the first 1, in 31 of 32 pairs" in str(report)
+    assert "pair 31 turn 1.3 times" in str(report)
     frequency_report = check(lambda: frequencies(D) * np.linspace(1, 1.3, 32), ROPE)
     assert frequency_report.unexplained
 

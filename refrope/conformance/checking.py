@@ -212,17 +212,17 @@ def _judge(seen: Observed, caller: Caller, declared: RotaryEncoding, settings: d
     return report
 
 
-def _first_wrong(parts: Any, wanted: Any, declared: RotaryEncoding, dtype: str) -> tuple[int, list[int]] | None:
-    """The first position that is off, and the pairs that are off anywhere."""
+def _first_wrong(parts: Any, wanted: Any, declared: RotaryEncoding, dtype: str) -> tuple[int, int, list[int]] | None:
+    """The first position that is off, how many are, and the pairs that are off anywhere."""
     if len(wanted) != len(parts):
         return None
-    first: list[int] = []
+    places: list[int] = []
     pairs: set[int] = set()
     for part, want in zip(parts, wanted, strict=True):
         off = ~(np.abs(part.z - want) <= bounds(declared, part, dtype, want))
-        first += part.positions[off.any(axis=1)].tolist()
+        places += part.positions[off.any(axis=1)].tolist()
         pairs |= set(np.flatnonzero(off.any(axis=0)).tolist())
-    return (min(first), sorted(pairs)) if first else None
+    return (min(places), len(places), sorted(pairs)) if places else None
 
 
 __all__ = ["AXES", "KINDS", "MAX_POSITION", "TIME_LIMIT", "CallError", "check"]

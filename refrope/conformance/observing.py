@@ -96,6 +96,9 @@ def observe_rotation(
         if not np.array_equal(rotation.matrix(places[0]), matrices[0]):
             seen.problems["stateful"] = AGAIN
             return seen
+        if rotation.rotate(np.zeros((len(matrices[0]),) * 2), np.full(len(matrices[0]), places[0])).any():
+            seen.problems["not-linear"] = "zeros do not come out as zeros: something is added"
+            return seen
         seen.mistake = (
             _offset(rotation, encoding, layout or "half", suffix)
             or _rest(declared_structure(layout or "half", rotation.features, encoding.turned, suffix=suffix), matrices)

@@ -43,8 +43,8 @@ class Report:
     calls : int, how often the function was called
     measured : (pairs,) float64 or None
         Frequencies read off an unexplained function, radians per token.
-    first_wrong : (position, pairs) or None
-        Of an unexplained function: the first position that is off, and the pairs that are off anywhere.
+    first_wrong : (position, how many, pairs) or None
+        Of an unexplained function: the first position that is off, how many are, and the pairs that are off anywhere.
     vectors : tuple of str
         Rotated queries and keys of refrope's test vectors, with this very setting: those that are right.
     """
@@ -64,7 +64,7 @@ class Report:
     pipeline_error: float | None = None
     positions: int = 0
     measured: npt.NDArray[np.float64] | None = None
-    first_wrong: tuple[int, list[int]] | None = None
+    first_wrong: tuple[int, int, list[int]] | None = None
     vectors: tuple[str, ...] = ()
 
     @property
@@ -99,22 +99,17 @@ class Report:
         within = f"Off by up to {self.worst:.2g}{place} at {self.positions} positions below {self.max_position:,}"
         if self.pipeline is None:
             return within + "."
-        like = f"{within}.\n  It is as exact as: {precision.PIPELINES[self.pipeline]}"
-        return like + f". Such tables are off by up to {self.pipeline_error:.2g} below {self.max_position:,}."
+        like = f"{within}.\n  As exact as {precision.PIPELINES[self.pipeline]}"
+        return like + f"; such tables are off by up to {self.pipeline_error:.2g} below {self.max_position:,}."
 
     def _unexplained(self) -> list[str]:
         lines = ["  It is wrong and looks like no mistake that is known here."]
         if self.first_wrong is not None:
-            first, pairs = self.first_wrong
-            many = f"{len(pairs)} of {self.declared.pairs} pairs"
-            lines.append(
-                f"  The first position that is off is {first:,}; {many} are off somewhere, the first {pairs[0]}."
-            )
+            first, many, pairs = self.first_wrong
+            which = f"pair {pairs[0]} alone" if len(pairs) == 1 else f"{len(pairs)} of {self.declared.pairs} pairs"
+            lines.append(f"  It is off at {many} of {self.positions} positions, the first {first:,}, in {which}.")
         if self.measured is not None and len(self.measured) == self.declared.pairs:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = self.declared.inv_freq / self.measured
-            shown = " ".join(f"{value:.3g}" for value in ratio)
-            lines.append(f"  Its pairs turn slower than declared by the factors {shown}")
+            lines.append(f"  {_rates(self.declared.inv_freq, self.measured)}")
         return lines
 
     def as_dict(self) -> dict[str, Any]:
@@ -137,6 +132,22 @@ class Report:
             "calls": self.calls,
             "vectors": list(self.vectors),
         }
+
+
+def _rates(declared: npt.NDArray[np.float64], measured: npt.NDArray[np.float64]) -> str:
+    """How fast the pairs turn, those next to each other that are alike taken together."""
+    shown = []
+    for wanted, found in zip(declared, measured, strict=True):
+        shown.append("stand still" if found == 0 else f"turn {found / wanted:.3g} times" if wanted else "turn at all")
+    if all(rate in ("turn 1 times", "stand still") for rate in shown) and ((measured == 0) == (declared == 0)).all():
+        return "Its pairs turn as fast as declared, to three digits: positions, amplitude or precision are to blame."
+    runs, start = [], 0
+    for end in range(1, len(shown) + 1):
+        if end == len(shown) or shown[end] != shown[start]:
+            which = f"pair {start}" if end == start + 1 else f"pairs {start} to {end - 1}"
+            runs.append(f"{which} {shown[start]}")
+            start = end
+    return f"Compared with what was declared, {', '.join(runs)}."
 
 
 def _shown(encoding: RotaryEncoding) -> str:
