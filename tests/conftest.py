@@ -7,6 +7,8 @@ from hypothesis import HealthCheck, settings
 
 from refrope import kernels
 
+# These need PyTorch and transformers: they run where they are named, `pytest tests/peers`, and fail without.
+collect_ignore = ["peers"]
 BACKENDS = ["numpy", *(["c"] if kernels.available() else [])]
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

@@ -392,7 +392,7 @@ def test_an_unknown_mistake_is_described_and_not_guessed():
     first, many, pairs = report.first_wrong
     assert (first, pairs) == (1, list(range(1, 32)))
     assert f"off at {many} of {report.positions} positions, the first 1, in 31 of 32 pairs" in str(report)
-    assert "pair 31 turn 1.3 times" in str(report)
+    assert "1.3 (pair 31)." in str(report)
     frequency_report = check(lambda: frequencies(D) * np.linspace(1, 1.3, 32), ROPE)
     assert frequency_report.unexplained
 
@@ -543,22 +543,6 @@ class Wrapped:
 @pytest.mark.parametrize("protocol", ["__array__", "__dlpack__"])
 def test_any_array_that_numpy_can_read_will_do(protocol):
     assert check(lambda x, p: Wrapped(GOOD(x, p), protocol), ROPE).passed
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
-def test_torch_functions_are_checked_in_every_dtype(dtype):
-    torch = pytest.importorskip("torch")
-
-    def rotate(x, positions):
-        assert x.dtype == getattr(torch, dtype)
-        phase = positions[:, None].to(torch.float32) * torch.from_numpy(frequencies(D)).to(torch.float32)
-        cos, sin = (torch.cat([t, t], -1).to(x.dtype) for t in (phase.cos(), phase.sin()))
-        turned = torch.cat([-x[..., D // 2 :], x[..., : D // 2]], -1)
-        return (x * cos + turned * sin).requires_grad_()
-
-    report = check(rotate, ROPE, arrays="torch", dtype=dtype)
-    assert report.passed, str(report)
-    assert check(rotate, ROPE, dtype=dtype).passed  # found without being told
 
 
 def test_wrong_arguments_of_check_are_errors():

@@ -203,10 +203,11 @@ def _judge(seen: Observed, caller: Caller, declared: RotaryEncoding, settings: d
                 report.pipeline_error = float(declared.attention_factor * off_there)
     else:
         found = diagnose(parts, declared, settings["dtype"], role)
-        mistakes += found
-        if not found:
+        mistakes += found or []
+        if found is None:
             report.unexplained = True
-            report.measured = measured_frequencies(parts[0])
+            if not depends_on_length(declared):
+                report.measured = measured_frequencies(parts[0])
             report.first_wrong = _first_wrong(parts, wanted, declared, settings["dtype"])
     report.mistakes = tuple(mistakes)
     return report

@@ -42,23 +42,26 @@ class Mistake:
     words: str
 
 
-def diagnose(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake]:
-    """The smallest set of mistakes that explains `parts`; empty where nothing known does."""
+def diagnose(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake] | None:
+    """The smallest set of mistakes that explains `parts`, which are not as declared; None where nothing known does.
+
+    It is empty where another number of pairs turns, and these as they should.
+    """
     found = _search(parts, declared, dtype, role)
-    if found:
+    if found is not None:
         return found
     if dtype != "bfloat16" and _in_16_bits(parts):
         found = _search(parts, declared, "bfloat16", role)
-        return [*found, Mistake("tables-16-bits", "tables rounded to 16 bits")] if found else []
+        return None if found is None else [*found, Mistake("tables-16-bits", "tables rounded to 16 bits")]
     return _with_another_base(parts, declared, dtype, role)
 
 
-def _with_another_base(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake]:
+def _with_another_base(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake] | None:
     """The base that the fast pairs show, and what is wrong beside it."""
     measured, inner = measured_frequencies(parts[0]), innermost(declared)
     base = None if measured is None else fitted_base(inner, measured)
     if base is None:
-        return []
+        return None
     base = float(f"{base:.2g}")
     for name, words, make in bases(inner, lambda e: e, [base]):
         other = make()
@@ -67,7 +70,7 @@ def _with_another_base(parts: list[Part], declared: RotaryEncoding, dtype: str, 
         found = _search(parts, other, dtype, role, most=2)
         if found:
             return [Mistake(name, words), *found]
-    return []
+    return None
 
 
 def _in_16_bits(parts: list[Part]) -> bool:
@@ -78,7 +81,9 @@ def _in_16_bits(parts: list[Part]) -> bool:
     return bool((precision.round_to_bfloat16(values) == values).all() or (half == values).all())
 
 
-def _search(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str, *, most: int = 3) -> list[Mistake]:
+def _search(
+    parts: list[Part], declared: RotaryEncoding, dtype: str, role: str, *, most: int = 3
+) -> list[Mistake] | None:
     pipeline = _pipeline_mistake(parts, declared, dtype)
     if pipeline is not None:
         return [pipeline]
@@ -87,7 +92,7 @@ def _search(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str, 
     frequencies += _families(declared, parts, role)
     frequencies = [f for f in frequencies if f.pairs == parts[0].z.shape[1]]
     turned = [_weighed(family, place) for family in frequencies for place in axes.places(declared)]
-    amplitudes = axes.amplitudes(declared, _amplitude(parts, dtype))
+    amplitudes = axes.amplitudes(declared, _amplitude(parts, declared, dtype))
     changed: dict[int, list[_Weighed]] = {}
     for circle in axes.circles(declared, role):
         for amplitude in amplitudes:
@@ -97,7 +102,10 @@ def _search(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str, 
     # Tables at a few positions, which refuse nearly everything.
     few: dict[int, tuple[ComplexArray, FloatArray, float]] = {}
     rows = _thin(len(parts[0].positions))
-    for count, likely in ((1, True), (1, False), (2, True), (2, False), (3, True))[: 2 * most - 1]:
+    levels = [(1, True), (1, False), (2, True), (2, False), (3, True)][: 2 * most - 1]
+    if parts[0].z.shape[1] != declared.pairs:
+        levels = [(0, True), *levels]
+    for count, likely in levels:
         for number, (first, already, sure) in enumerate(turned):
             for second, _, sure_too in changed.get(count - already, ()):
                 if (sure and sure_too) != likely:
@@ -116,7 +124,7 @@ def _search(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str, 
                     if second[1].note:
                         names[0] = Mistake(names[0].name, names[0].words + second[1].note)
                     return names
-    return []
+    return None
 
 
 class _Weighed(NamedTuple):
@@ -131,12 +139,12 @@ def _weighed(one: _Family | axes.Change, two: axes.Change) -> _Weighed:
     return _Weighed((one, two), bool(one.name) + bool(two.name), one.likely and two.likely)
 
 
-def _amplitude(parts: list[Part], dtype: str) -> float | None:
-    """The amplitude that all entries have, or None where they differ."""
+def _amplitude(parts: list[Part], declared: RotaryEncoding, dtype: str) -> float | None:
+    """The amplitude that all entries have; None where they differ or it is the declared one."""
     size = np.concatenate([np.abs(part.z).ravel() for part in parts])
     middle = float(np.median(size))
     same = middle > 0 and np.abs(size / middle - 1).max() <= 4 * TABLE_ROUNDING[dtype]
-    return middle if same else None
+    return middle if same and abs(middle / declared.attention_factor - 1) > 4 * TABLE_ROUNDING[dtype] else None
 
 
 @dataclass(frozen=True, eq=False)

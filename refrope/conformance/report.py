@@ -99,7 +99,7 @@ class Report:
         within = f"Off by up to {self.worst:.2g}{place} at {self.positions} positions below {self.max_position:,}"
         if self.pipeline is None:
             return within + "."
-        like = f"{within}.\n  As exact as {precision.PIPELINES[self.pipeline]}"
+        like = f"{within}.\n  Precision: {precision.PIPELINES[self.pipeline]}"
         return like + f"; such tables are off by up to {self.pipeline_error:.2g} below {self.max_position:,}."
 
     def _unexplained(self) -> list[str]:
@@ -136,18 +136,16 @@ class Report:
 
 def _rates(declared: npt.NDArray[np.float64], measured: npt.NDArray[np.float64]) -> str:
     """How fast the pairs turn, those next to each other that are alike taken together."""
-    shown = []
-    for wanted, found in zip(declared, measured, strict=True):
-        shown.append("stand still" if found == 0 else f"turn {found / wanted:.3g} times" if wanted else "turn at all")
-    if all(rate in ("turn 1 times", "stand still") for rate in shown) and ((measured == 0) == (declared == 0)).all():
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = [f"{rate:.3g}" for rate in np.where(measured == declared, 1.0, measured / declared)]
+    if set(rates) == {"1"}:
         return "Its pairs turn as fast as declared, to three digits: positions, amplitude or precision are to blame."
     runs, start = [], 0
-    for end in range(1, len(shown) + 1):
-        if end == len(shown) or shown[end] != shown[start]:
-            which = f"pair {start}" if end == start + 1 else f"pairs {start} to {end - 1}"
-            runs.append(f"{which} {shown[start]}")
+    for end in range(1, len(rates) + 1):
+        if end == len(rates) or rates[end] != rates[start]:
+            runs.append(f"{rates[start]} (pair{f' {start}' if end == start + 1 else f's {start} to {end - 1}'})")
             start = end
-    return f"Compared with what was declared, {', '.join(runs)}."
+    return f"Compared with the declared frequencies, its pairs turn faster by the factors {', '.join(runs)}."
 
 
 def _shown(encoding: RotaryEncoding) -> str:
