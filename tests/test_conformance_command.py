@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from refrope.cli import main
+from refrope.conformance import running
 
 FUNCTIONS = """
+import ctypes
 import os
 import time
 import numpy as np
@@ -25,6 +27,13 @@ def crashes(x, positions):
 
 def sleeps(x, positions):
     time.sleep(60)
+
+def holds(x, positions):  # compiled code that does not let other threads run
+    ctypes.PyDLL(None).sleep(60)
+
+def writes(x, positions):  # past Python's own standard output
+    os.write(1, b"from compiled code\\n")
+    return good(x, positions)
 
 def make(parameters):
     if parameters["variant"] != "rope" or parameters["rotary_dim"] not in (None, parameters["head_dim"]):
@@ -66,6 +75,22 @@ def test_a_crash_or_a_hang_is_a_report(here, capsys):
     said = capsys.readouterr().out
     assert "Problem (crashes): it ended the process (SIGABRT)." in said
     assert "Problem (hangs): a call took more than 0.2 s" in said
+
+
+def test_a_call_that_cannot_be_interrupted_is_a_report(here, capsys, monkeypatch):
+    monkeypatch.setattr(running, "_GRACE_SECONDS", 1.0)
+    assert run("mine:holds", "mine:good", "--encoding", "rope", "--time-limit", "0.2") == 1
+    said = capsys.readouterr().out
+    assert "Problem (hangs): a call took more than 0.2 s and could not be left behind" in said
+    assert "PASS" in said  # the second target, all the same
+
+
+def test_what_compiled_code_prints_is_not_in_the_report(here, capfd):
+    assert run("mine:writes", "--encoding", "rope") == 0
+    said = capfd.readouterr()
+    assert said.out.startswith("mine:writes\nPASS")
+    assert "from compiled code" not in said.out
+    assert "from compiled code" in said.err
 
 
 def test_all_vectors_of_a_variant_run_through_a_factory(here, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import sys
 import threading
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from refrope.errors import describe
 
 ARRAYS = ("numpy", "torch", "jax", "mlx")
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -41,7 +44,7 @@ class Caller:
     Attributes
     ----------
     problems : dict of str to str
-        What was seen, by kind: "hangs", "mutates", "prints".
+        What was seen, by kind: "hangs", "mutates", "prints", "dtype".
     calls : int
     """
 
@@ -98,13 +101,14 @@ class Caller:
         if not outcome:
             self.problems["hangs"] = f"a call took more than {self.time_limit:g} s; it was not called again"
             raise CallError("hangs", self.problems["hangs"])
-        if text := said.getvalue().strip():
+        if said.closed:
+            self.problems.setdefault("prints", "it closes standard output")
+        elif text := said.getvalue().strip():
             self.problems.setdefault("prints", f"it prints, for example {text.splitlines()[0][:80]!r}")
         if isinstance(outcome[0], CallError):
             raise outcome[0]
         if isinstance(outcome[0], BaseException):
-            lines = str(outcome[0]).strip().splitlines() or [""]
-            raise CallError("raises", f"{type(outcome[0]).__name__}: {lines[0][:200]}")
+            raise CallError("raises", _said(outcome[0]))
         result: list[npt.NDArray[Any]] = outcome[0]
         return result
 
@@ -113,11 +117,32 @@ class Caller:
         given = [_to_library(arrays, argument, self.dtype) for argument in arguments]
         before = [as_numpy(argument).copy() for argument in given]
         value = self.function(*given)
+        if isinstance(value, list) and value and all(isinstance(part, (int, float, np.number)) for part in value):
+            value = np.array(value)  # plain numbers, as inv_freq is sometimes kept
+        elif isinstance(value, list) and len(value) not in (1, 2, 3):
+            raise CallError("not-an-array", f"it returned a list of {len(value)} things, expected an array of floats")
         parts = [as_numpy(part) for part in (value if isinstance(value, (tuple, list)) else [value])]
+        if len(given) == 2 and len(parts) == 1 and (kind := _dtype_name(value, parts[0])) != self.dtype:
+            self.problems.setdefault("dtype", f"it returns {kind} for x of {self.dtype}")
         for number, (argument, was) in enumerate(zip(given, before, strict=True)):
             if not np.array_equal(as_numpy(argument), was, equal_nan=True):
                 self.problems.setdefault("mutates", f"it changes its {('first', 'second')[number]} argument in place")
         return parts
+
+
+def _said(error: BaseException) -> str:
+    """An exception in a line, whatever its text is."""
+    try:
+        text = str(error).strip()
+    except Exception:
+        text = ""
+    line = text.splitlines()[0][:200].rstrip(".") if text else ""
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _dtype_name(value: Any, array: npt.NDArray[Any]) -> str:
+    """The type of any library's numbers, such as "bfloat16"; where it does not say, that of `array`, made from it."""
+    return str(getattr(value, "dtype", array.dtype)).rpartition(".")[2]
 
 
 def _to_library(arrays: str, values: npt.NDArray[Any], dtype: str) -> Any:
@@ -142,6 +167,8 @@ def as_numpy(value: Any) -> npt.NDArray[Any]:
     CallError
         Not an array of numbers.
     """
+    if inspect.iscoroutine(value):
+        value.close()  # nobody will wait for it
     if hasattr(value, "detach"):
         value = value.detach().cpu()  # torch: without gradients, from wherever it is
     array: npt.NDArray[Any] | None = None
@@ -154,7 +181,8 @@ def as_numpy(value: Any) -> npt.NDArray[Any]:
             return array
         if array.dtype.name == "bfloat16":  # as ml_dtypes registers it for jax
             return array.astype(np.float32)
-    shown = type(value).__name__ if array is None or array.dtype.kind in "OVUS" else f"{array.dtype}{array.shape}"
+    is_array = array is not None and (array.dtype.kind not in "OVUS" or isinstance(value, np.ndarray))
+    shown = describe(array) if is_array else type(value).__name__
     raise CallError("not-an-array", f"it returned {shown}, expected an array of floats")
 
 

@@ -15,13 +15,9 @@ from refrope.conformance.calling import ARRAYS, DTYPES, Caller, CallError
 from refrope.conformance.diagnosing import Mistake, diagnose
 from refrope.conformance.formulas import innermost
 from refrope.conformance.inverse_frequencies import check_inv_freq
-from refrope.conformance.observing import (
-    Observed,
-    Rotation,
-    depends_on_length,
-    observe_rotation,
-    observe_tables,
-)
+from refrope.conformance.observing import Rotation, observe_rotation
+from refrope.conformance.observing_tables import observe_tables
+from refrope.conformance.probing import Observed, depends_on_length
 from refrope.conformance.reference import bounds, fits, measured_frequencies, pipeline, tables
 from refrope.conformance.report import Report
 from refrope.encodings import RotaryEncoding, XPos
@@ -63,7 +59,7 @@ def check(
         What the function is declared to be: also a text as on the command line ("yarn:factor=16,original_length=4096"),
         a Hugging Face configuration as dict or the path of a config.json.
     kind : {"auto", "rotate", "tables", "inv_freq"}
-        "auto" goes by the number of arguments that the function needs: 2, 1 or 0.
+        "auto" goes by the number of arguments that the function needs: 2, 1 or 0; ``*args`` counts as 2.
     layout : {"half", "interleaved"} or None
         Which features are a pair, or for tables how they are doubled; None takes both for right.
     suffix : bool
@@ -85,7 +81,8 @@ def check(
     -------
     Report
         ``report.passed``, ``str(report)`` for people, ``report.as_dict()`` for machines. A function that raises, hangs,
-        prints, returns NaN or wrong shapes or changes its input is reported, not an error.
+        prints, returns NaN or wrong shapes or changes its input is reported, not an error. Only what ends the process,
+        or hangs without letting other threads run, takes `check` with it: ``refrope check`` survives that as well.
 
     Raises
     ------
@@ -154,10 +151,14 @@ def as_encoding(encoding: RotaryEncoding | str | Path | Mapping[str, Any]) -> Ro
 
 def _kind(function: Callable[..., Any]) -> str:
     try:
-        parameters = signatures.signature(function).parameters.values()
+        parameters = list(signatures.signature(function).parameters.values())
     except (TypeError, ValueError):
         raise ValueError("check: cannot see how many arguments the function takes; say which kind it is") from None
+    if hasattr(function, "forward") and any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return _kind(function.forward)  # a module of torch, whose __call__ takes anything
     needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if not needed and any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return "rotate"  # a decorator's *args
     if len(needed) >= len(KINDS):
         raise ValueError(
             f"check: the function needs {len(needed)} arguments, expected (x, positions), (positions) or ()"
@@ -202,26 +203,27 @@ def _judge(seen: Observed, caller: Caller, declared: RotaryEncoding, settings: d
                 report.pipeline_error = float(declared.attention_factor * off_there)
     else:
         found = diagnose(parts, declared, settings["dtype"], role)
-        mistakes += found
-        if not found:
+        mistakes += found or []
+        if found is None:
             report.unexplained = True
-            report.measured = measured_frequencies(parts[0])
+            if not depends_on_length(declared):
+                report.measured = measured_frequencies(parts[0])
             report.first_wrong = _first_wrong(parts, wanted, declared, settings["dtype"])
     report.mistakes = tuple(mistakes)
     return report
 
 
-def _first_wrong(parts: Any, wanted: Any, declared: RotaryEncoding, dtype: str) -> tuple[int, list[int]] | None:
-    """The first position that is off, and the pairs that are off anywhere."""
+def _first_wrong(parts: Any, wanted: Any, declared: RotaryEncoding, dtype: str) -> tuple[int, int, list[int]] | None:
+    """The first position that is off, how many are, and the pairs that are off anywhere."""
     if len(wanted) != len(parts):
         return None
-    first: list[int] = []
+    places: list[int] = []
     pairs: set[int] = set()
     for part, want in zip(parts, wanted, strict=True):
         off = ~(np.abs(part.z - want) <= bounds(declared, part, dtype, want))
-        first += part.positions[off.any(axis=1)].tolist()
+        places += part.positions[off.any(axis=1)].tolist()
         pairs |= set(np.flatnonzero(off.any(axis=0)).tolist())
-    return (min(first), sorted(pairs)) if first else None
+    return (min(places), len(places), sorted(pairs)) if places else None
 
 
 __all__ = ["AXES", "KINDS", "MAX_POSITION", "TIME_LIMIT", "CallError", "check"]

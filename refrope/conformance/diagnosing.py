@@ -7,17 +7,20 @@ the product of the axes and takes the smallest number of mistakes that explains 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from refrope import precision
 from refrope.conformance import axes
+from refrope.conformance.fitting import Measured, bases, fitted_base
 from refrope.conformance.formulas import FloatArray, Slip, as_slip, innermost
-from refrope.conformance.frequencies import slips
-from refrope.conformance.observing import depends_on_length
+from refrope.conformance.frequencies import of_another_width, slips
+from refrope.conformance.lengths import length_slips
+from refrope.conformance.probing import depends_on_length
 from refrope.conformance.reference import (
     ANGLE_ROUNDINGS,
     NO_INFORMATION,
@@ -28,7 +31,7 @@ from refrope.conformance.reference import (
     measured_frequencies,
 )
 from refrope.conformance.structures import ComplexArray, Part
-from refrope.encodings import FoPE, RotaryEncoding, XPos
+from refrope.encodings import FoPE, Resonance, RotaryEncoding, XPos
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,35 @@ class Mistake:
     words: str
 
 
-def diagnose(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake]:
-    """The smallest set of mistakes that explains `parts`; empty where nothing known does."""
+def diagnose(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake] | None:
+    """The smallest set of mistakes that explains `parts`, which are not as declared; None where nothing known does.
+
+    It is empty where another number of pairs turns, and these as they should.
+    """
     found = _search(parts, declared, dtype, role)
-    if found or dtype == "bfloat16" or not _in_16_bits(parts):
+    if found is not None:
         return found
-    found = _search(parts, declared, "bfloat16", role)
-    return [*found, Mistake("tables-16-bits", "tables rounded to 16 bits")] if found else []
+    if dtype != "bfloat16" and _in_16_bits(parts):
+        found = _search(parts, declared, "bfloat16", role)
+        return None if found is None else [*found, Mistake("tables-16-bits", "tables rounded to 16 bits")]
+    return _with_another_base(parts, declared, dtype, role)
+
+
+def _with_another_base(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake] | None:
+    """The base that the fast pairs show, and what is wrong beside it."""
+    measured, inner = measured_frequencies(parts[0]), innermost(declared)
+    base = None if measured is None else fitted_base(inner, measured)
+    if base is None:
+        return None
+    base = float(f"{base:.2g}")
+    for name, words, make in bases(inner, lambda e: e, [base]):
+        other = make()
+        if isinstance(declared, Resonance):
+            other = Resonance(other, declared.dialect)
+        found = _search(parts, other, dtype, role, most=2)
+        if found:
+            return [Mistake(name, words), *found]
+    return None
 
 
 def _in_16_bits(parts: list[Part]) -> bool:
@@ -56,41 +81,70 @@ def _in_16_bits(parts: list[Part]) -> bool:
     return bool((precision.round_to_bfloat16(values) == values).all() or (half == values).all())
 
 
-def _search(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake]:
+def _search(
+    parts: list[Part], declared: RotaryEncoding, dtype: str, role: str, *, most: int = 3
+) -> list[Mistake] | None:
     pipeline = _pipeline_mistake(parts, declared, dtype)
     if pipeline is not None:
         return [pipeline]
     single = parts[0] if not depends_on_length(declared) else None
     frequencies = [_Family.of(declared, as_slip(declared) if single else None)]
-    frequencies += _families(declared, parts)
+    frequencies += _families(declared, parts, role)
     frequencies = [f for f in frequencies if f.pairs == parts[0].z.shape[1]]
-    turned = [(family, place) for family in frequencies for place in axes.places(declared)]
-    changed = [(circle, amplitude) for circle in axes.CIRCLES for amplitude in axes.amplitudes(declared)]
-    few: dict[int, tuple[ComplexArray, FloatArray]] = {}  # tables at a few positions, which refuse nearly everything
+    turned = [_weighed(family, place) for family in frequencies for place in axes.places(declared)]
+    amplitudes = axes.amplitudes(declared, _amplitude(parts, declared, dtype))
+    changed: dict[int, list[_Weighed]] = {}
+    for circle in axes.circles(declared, role):
+        for amplitude in amplitudes:
+            weighed = _weighed(circle, amplitude)
+            changed.setdefault(weighed.mistakes, []).append(weighed)
+    own = {family: family.at(parts[0]).amplitude for family in frequencies}
+    # Tables at a few positions, which refuse nearly everything.
+    few: dict[int, tuple[ComplexArray, FloatArray, float]] = {}
     rows = _thin(len(parts[0].positions))
-    for count, likely in ((1, True), (1, False), (2, True), (2, False), (3, True)):
-        for number, first in enumerate(turned):
-            rest = count - _count(first)
-            for second in changed:
-                if _count(second) != rest or all(each.likely for each in (*first, *second)) != likely:
+    levels = [(1, True), (1, False), (2, True), (2, False), (3, True)][: 2 * most - 1]
+    if parts[0].z.shape[1] != declared.pairs:
+        levels = [(0, True), *levels]
+    for count, likely in levels:
+        for number, (first, already, sure) in enumerate(turned):
+            for second, _, sure_too in changed.get(count - already, ()):
+                if (sure and sure_too) != likely:
                     continue
+                if second[1].note and own[first[0]] == declared.attention_factor:
+                    continue  # the same as without
                 if number not in few:
                     few[number] = _tables_and_bounds(parts[0], rows, dtype, role, *first)
+                if not _explains(parts[0], rows, *few[number], *second):
+                    continue
                 if all(
-                    _explains(
-                        part,
-                        each,
-                        *(few[number] if each is rows else _tables_and_bounds(part, each, dtype, role, *first)),
-                        *second,
-                    )
-                    for part, each in [(parts[0], rows), *((part, slice(None)) for part in parts)]
+                    _explains(part, slice(None), *_tables_and_bounds(part, slice(None), dtype, role, *first), *second)
+                    for part in parts
                 ):
-                    return [Mistake(each.name, each.words) for each in (*first, *second) if each.name]
-    return []
+                    names = [Mistake(each.name, each.words) for each in (*first, *second) if each.name]
+                    if second[1].note:
+                        names[0] = Mistake(names[0].name, names[0].words + second[1].note)
+                    return names
+    return None
 
 
-def _count(changes: Iterable[_Family | axes.Change]) -> int:
-    return sum(bool(each.name) for each in changes)
+class _Weighed(NamedTuple):
+    """Two changes, how many of them are mistakes, and whether all are likely."""
+
+    changes: tuple[Any, Any]
+    mistakes: int
+    likely: bool
+
+
+def _weighed(one: _Family | axes.Change, two: axes.Change) -> _Weighed:
+    return _Weighed((one, two), bool(one.name) + bool(two.name), one.likely and two.likely)
+
+
+def _amplitude(parts: list[Part], declared: RotaryEncoding, dtype: str) -> float | None:
+    """The amplitude that all entries have; None where they differ or it is the declared one."""
+    size = np.concatenate([np.abs(part.z).ravel() for part in parts])
+    middle = float(np.median(size))
+    same = middle > 0 and np.abs(size / middle - 1).max() <= 4 * TABLE_ROUNDING[dtype]
+    return middle if same and abs(middle / declared.attention_factor - 1) > 4 * TABLE_ROUNDING[dtype] else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,53 +161,32 @@ class _Family:
     def of(cls, declared: RotaryEncoding, slip: Slip | None) -> _Family:
         """The frequencies of `slip` at every length; without one, those that `declared` has at each."""
         if slip is None:
-            return cls("", "", declared.pairs, lambda part: as_slip(declared.for_length(part.length)))
+            made = cache(lambda length: as_slip(declared.for_length(length)))
+            return cls("", "", declared.pairs, lambda part: made(part.length))
         return cls(slip.name, slip.words, len(slip.inv_freq), lambda part: slip)
 
 
-def _families(declared: RotaryEncoding, parts: list[Part]) -> list[_Family]:
+def _families(declared: RotaryEncoding, parts: list[Part], role: str) -> list[_Family]:
+    if parts[0].z.shape[1] != declared.pairs:
+        at = declared if not depends_on_length(declared) else declared.for_length(parts[0].length)
+        return [_Family.of(declared, slip) for slip in of_another_width(at, parts[0].z.shape[1])] + [
+            _Family.of(declared, slip) for slip in slips(at, None)
+        ]
+    measured = _measured(parts[0])
     if not depends_on_length(declared):
-        measured = measured_frequencies(parts[0])
-        return [_Family.of(declared, slip) for slip in slips(declared, measured)]
-    found: list[_Family] = []
+        return [_Family.of(declared, slip) for slip in slips(declared, measured, role)]
+    found = [_Family(name, words, declared.pairs, at) for name, words, at in length_slips(declared, parts)]
     lengths = sorted({part.length for part in parts})
-    for length in lengths:
-        name = innermost(declared).name
-        words = f"{name} stuck at an earlier length: the frequencies for {length} tokens at every length"
-        slip = as_slip(declared.for_length(length), "stuck-length", words)
-        found.append(_Family.of(declared, slip))
-    original = getattr(innermost(declared), "original_length", 0)
-
-    states: list[tuple[str, str, Callable[[Part], int]]] = [
-        (
-            "switch-early",
-            "the switch one token early: at the original length itself the form for longer sequences counts",
-            lambda part: part.length + (part.length == original),
-        ),
-        (
-            "remembers-longest",
-            "the frequencies of the longest call so far: it remembers earlier calls",
-            lambda part: part.longest,
-        ),
-        (
-            "remembers-at-original",
-            "the frequencies of an earlier, longer call, until one is shorter than the original length: at that length "
-            "itself they depend on what came before",
-            lambda part: part.longest if part.length >= original else part.length,
-        ),
-    ]
-    for name, words, length_of in states:
-        found.append(_Family(name, words, declared.pairs, partial(_in_force, declared, length_of)))
     made = {n: {(slip.name, slip.words): slip for slip in slips(declared.for_length(n), None)} for n in lengths}
-    for slip in slips(declared.for_length(lengths[0]), measured_frequencies(parts[0])):
+    for slip in slips(declared.for_length(lengths[0]), measured):
         found.append(_Family.of(declared, slip))
-        if slip.encoding is not None:
-            found.append(_Family(slip.name, slip.words, len(slip.inv_freq), partial(_same, made, slip)))
+        found.append(_Family(slip.name, slip.words, len(slip.inv_freq), partial(_same, made, slip)))
     return found
 
 
-def _in_force(declared: RotaryEncoding, length_of: Callable[[Part], int], part: Part) -> Slip:
-    return as_slip(declared.for_length(length_of(part)))
+def _measured(part: Part) -> Measured | None:
+    inv_freq = measured_frequencies(part)
+    return None if inv_freq is None else Measured(inv_freq, part.positions, part.z)
 
 
 def _same(made: dict[int, dict[tuple[str, str], Slip]], slip: Slip, part: Part) -> Slip:
@@ -163,19 +196,26 @@ def _same(made: dict[int, dict[tuple[str, str], Slip]], slip: Slip, part: Part) 
 
 def _tables_and_bounds(
     part: Part, rows: slice, dtype: str, role: str, family: _Family, place: axes.Change
-) -> tuple[ComplexArray, FloatArray]:
-    """What frequencies and positions give at some rows of a call, and how far it may be off there for amplitude 1."""
+) -> tuple[ComplexArray, FloatArray, float]:
+    """What frequencies and positions give at some rows of a call, and how far it may be off there, for amplitude 1."""
     slip = family.at(part)
     places = place.apply(part.positions[rows].astype(np.float64))
     roundings = ANGLE_ROUNDINGS + RECURRENCE_ROUNDING * np.arange(len(slip.inv_freq))
     bound = np.abs(places)[:, None] * slip.inv_freq * roundings * 2 + TABLE_ROUNDING[dtype] * 2
-    return _slip_tables(slip, places, role), bound
+    return _slip_tables(slip, places, role), bound, slip.amplitude
 
 
 def _explains(
-    part: Part, rows: slice, z: ComplexArray, bound: FloatArray, circle: axes.Change, amplitude: axes.Change
+    part: Part,
+    rows: slice,
+    z: ComplexArray,
+    bound: FloatArray,
+    own: float,
+    circle: axes.Change,
+    amplitude: axes.Change,
 ) -> bool:
-    changed = amplitude.apply(circle.apply(z))
+    with np.errstate(all="ignore"):  # amplitudes of xPos
+        changed = circle.apply(amplitude.apply(z, own))
     return fits(part.z[rows], changed, bound * np.maximum(np.abs(changed), 1e-30))
 
 
@@ -191,7 +231,7 @@ def _slip_tables(slip: Slip, places: FloatArray, role: str) -> ComplexArray:
         except ValueError:  # positions or amplitudes that it has no tables for
             return np.full((len(places), len(slip.inv_freq)), np.nan, np.complex128)
         return cos + 1j * sin
-    result: ComplexArray = slip.amplitude * np.exp(1j * places[:, None] * slip.inv_freq)
+    result: ComplexArray = np.exp(1j * places[:, None] * slip.inv_freq)
     return result
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from refrope.encodings import Llama3, Resonance, RotaryEncoding, YaRN
+from refrope.encodings import DynamicNTK, Llama3, NTKAware, Resonance, RotaryEncoding, YaRN
 from refrope.encodings.base import exact_arithmetic
 
 FloatArray = npt.NDArray[np.float64]
@@ -40,6 +40,18 @@ class Slip:
     likely: bool = True
 
 
+Again = Callable[[RotaryEncoding], RotaryEncoding]  # puts an encoding into the declared Resonance, if there is one
+Make = tuple[str, str, Callable[[], RotaryEncoding]]  # a slip's name and words, and what makes its encoding
+
+
+RATES = (
+    ("in-degrees", "angles in degrees, where radians are meant", 180 / np.pi),
+    ("from-degrees", "angles taken for degrees and turned into radians once more", np.pi / 180),
+    ("times-two-pi", "angles multiplied by 2 pi", 2 * np.pi),
+    ("turns", "turns per token, not radians per token: angles are 2 pi times too small", 1 / (2 * np.pi)),
+)
+
+
 def innermost(encoding: RotaryEncoding) -> RotaryEncoding:
     """The encoding inside any Resonance."""
     while isinstance(encoding, Resonance):
@@ -68,6 +80,12 @@ def formulas(declared: RotaryEncoding, inner: RotaryEncoding) -> Iterator[Slip]:
         words = "exponents from 0 to 1 with both ends (j/(d/2-1)), where 2j/d is meant"
         yield Slip("exponent-endpoint", words, exponents(j / (pairs - 1)), amplitude)
         yield Slip("reversed", "the pairs' frequencies in reverse order", declared.inv_freq[::-1], amplitude)
+    with np.errstate(divide="ignore"):
+        upside = np.where(declared.inv_freq > 0, 1 / declared.inv_freq, 0.0)
+    yield Slip("reciprocal", "the wavelengths over 2 pi (base^(2j/d)), not the frequencies", upside, amplitude)
+    yield Slip("wavelengths", "the wavelengths, not the frequencies", 2 * np.pi * upside, amplitude)
+    for name, words, rate in RATES:
+        yield Slip(name, words, rate * declared.inv_freq, amplitude)
     yield Slip("exponent-whole-head", "exponents 2j/D of the whole head", exponents(2 * j / inner.head_dim), amplitude)
     if inner.stretch is not None and (inner.stretch != 1).any():
         plain, finite = inner.base ** (-2 * j / d), np.where(np.isfinite(stretch), stretch, 1.0)
@@ -79,8 +97,11 @@ def formulas(declared: RotaryEncoding, inner: RotaryEncoding) -> Iterator[Slip]:
         kept = (inner.factor / stretch - 1) / (inner.factor - 1)
         blended = plain / ((1 - kept) * inner.factor + kept)
         yield Slip("wavelength-blend", "wavelengths blended in the ramp, not frequencies", blended, amplitude)
-        upside = plain * (kept / inner.factor + 1 - kept)
-        yield Slip("ramp-reversed", "the ramp upside down: fast pairs interpolated, slow ones kept", upside, amplitude)
+        yield from _reversed_ramps(plain, kept, inner.factor, amplitude)
+    if isinstance(inner, (NTKAware, DynamicNTK)) and pairs > 1:
+        words = "every frequency divided by s^(d/(d-2)), which should multiply the base"
+        every = inner.base ** (-2 * j / d) / inner.factor ** (d / (d - 2))
+        yield Slip("ntk-of-frequencies", words, every, amplitude)
     if isinstance(declared, Resonance) and declared.dialect == "after":
         waves = inner.wavelengths
         for name, rounded in (("floor", np.floor(waves)), ("ceil", np.ceil(waves))):
@@ -95,14 +116,34 @@ def formulas(declared: RotaryEncoding, inner: RotaryEncoding) -> Iterator[Slip]:
         )
 
 
+def _reversed_ramps(plain: FloatArray, kept: FloatArray, factor: float, amplitude: float) -> Iterator[Slip]:
+    words = "the ramp upside down: fast pairs interpolated, slow ones kept"
+    yield Slip("ramp-reversed", words, plain * (kept / factor + 1 - kept), amplitude)
+    inside = np.where((kept > 0) & (kept < 1), 1 - kept, kept)
+    words = "the blend inside the ramp the wrong way round, as if fast pairs there were to be interpolated more"
+    yield Slip("blend-reversed", words, plain * ((1 - inside) / factor + inside), amplitude)
+
+
+def rates(declared: RotaryEncoding, measured: FloatArray) -> Iterator[Slip]:
+    """All pairs faster or slower by one number."""
+    turning = declared.inv_freq > 0
+    if measured.shape != turning.shape or not turning.any():
+        return
+    rate = float(np.median(measured[turning] / declared.inv_freq[turning]))
+    for digits in (3, 6):
+        shown = float(f"{rate:.{digits}g}")
+        if 1e-3 < shown < 1e3 and shown != 2:  # that is a rotation applied twice
+            words = f"every pair turns {shown:g} times as fast as declared"
+            yield Slip("rate", words, shown * declared.inv_freq, declared.attention_factor, likely=False)
+
+
 def _yarn_formulas(inner: YaRN, amplitude: float) -> Iterator[Slip]:
     """Ramps and blends of code that does not follow YaRN's."""
     with exact_arithmetic():
         kept = inner.kept_share().astype(np.float64)
     d, j, s = inner.turned, np.arange(inner.pairs), inner.factor
     plain = inner.base ** (-2 * j / d)
-    words = "the ramp upside down: fast pairs interpolated, slow ones kept"
-    yield Slip("ramp-reversed", words, plain * (kept / s + 1 - kept), amplitude)
+    yield from _reversed_ramps(plain, kept, s, amplitude)
     words = "logarithms of frequencies blended in the ramp, as in Grok-1's yarn_log"
     yield Slip("log-blend", words, plain / s ** (1 - kept), amplitude)
     name = "wavelength" if inner.blend == "frequency" else "frequency"

@@ -8,6 +8,7 @@ import numpy as np
 
 from refrope.conformance.calling import Caller, CallError
 from refrope.conformance.diagnosing import Mistake
+from refrope.conformance.fitting import Measured
 from refrope.conformance.formulas import FloatArray, Slip
 from refrope.conformance.frequencies import slips
 from refrope.conformance.report import Report
@@ -68,20 +69,10 @@ def _frequency_mistake(inv_freq: FloatArray, declared: RotaryEncoding) -> tuple[
     ):
         if _off(inv_freq, rounded) <= INV_FREQ_BOUND:
             return [Mistake(f"frequencies-{name}", f"frequencies rounded to {name}")], right
-    turned = [
-        (
-            "reciprocal",
-            "the wavelengths over 2 pi (base^(2j/d)), not the frequencies",
-            1 / np.where(inv_freq, inv_freq, 1),
-        )
-    ]
-    turned.append(("wavelengths", "the wavelengths, not the frequencies", 2 * np.pi / np.where(inv_freq, inv_freq, 1)))
-    turned.append(("turns", "turns per token, not radians per token", 2 * np.pi * inv_freq))
-    turned.append(("negative", "the rotation sign reversed: frequencies are negative", -inv_freq))
-    for name, words, values in turned:
-        if _off(values, declared.inv_freq) <= INV_FREQ_BOUND:
-            return [Mistake(name, words)], right
-    for slip in slips(declared, inv_freq if (inv_freq > 0).all() else None):
+    if _off(-inv_freq, declared.inv_freq) <= INV_FREQ_BOUND:
+        return [Mistake("negative", "the rotation sign reversed: frequencies are negative")], right
+    known = Measured(inv_freq, np.zeros(0, np.int64), np.zeros((0, len(inv_freq)), np.complex128))
+    for slip in slips(declared, known):
         if slip.inv_freq.shape == inv_freq.shape and _off(inv_freq, slip.inv_freq) <= INV_FREQ_BOUND:
             return [Mistake(slip.name, slip.words)], slip
     return None

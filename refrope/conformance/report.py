@@ -13,6 +13,8 @@ from refrope.conformance.diagnosing import Mistake
 from refrope.encodings import Resonance, RotaryEncoding
 from refrope.inspection import parameters
 
+FORGIVEN = frozenset({"prints", "dtype"})
+
 
 @dataclass
 class Report:
@@ -27,7 +29,7 @@ class Report:
         What the function does instead of what was declared, as few as explain all numbers.
     problems : dict of str to str
         What is wrong whatever the numbers say, by kind: "raises", "hangs", "nan", "wrong-shape", "not-an-array",
-        "mutates", "prints", "stateful", "not-linear", "axes", "vectors".
+        "mutates", "stateful", "rows-mixed", "not-linear", "axes", "vectors"; and what is only noted: "prints", "dtype".
     unexplained : bool
         The numbers are wrong and look like no mistake that is known here.
     worst : float or None
@@ -41,8 +43,8 @@ class Report:
     calls : int, how often the function was called
     measured : (pairs,) float64 or None
         Frequencies read off an unexplained function, radians per token.
-    first_wrong : (position, pairs) or None
-        Of an unexplained function: the first position that is off, and the pairs that are off anywhere.
+    first_wrong : (position, how many, pairs) or None
+        Of an unexplained function: the first position that is off, how many are, and the pairs that are off anywhere.
     vectors : tuple of str
         Rotated queries and keys of refrope's test vectors, with this very setting: those that are right.
     """
@@ -62,14 +64,14 @@ class Report:
     pipeline_error: float | None = None
     positions: int = 0
     measured: npt.NDArray[np.float64] | None = None
-    first_wrong: tuple[int, list[int]] | None = None
+    first_wrong: tuple[int, int, list[int]] | None = None
     vectors: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Nothing is wrong; printing alone is forgiven."""
+        """Nothing is wrong; what is only noted (`FORGIVEN`) does not count."""
         compared = self.worst is not None
-        return compared and not self.mistakes and not self.unexplained and not set(self.problems) - {"prints"}
+        return compared and not self.mistakes and not self.unexplained and not set(self.problems) - FORGIVEN
 
     def __str__(self) -> str:
         """In words, a line each."""
@@ -77,7 +79,8 @@ class Report:
         lines += [f"  It looks like: {mistake.words}." for mistake in self.mistakes]
         if self.unexplained:
             lines += self._unexplained()
-        lines += [f"  Problem ({kind}): {said}." for kind, said in self.problems.items()]
+        for kind, said in self.problems.items():
+            lines.append(f"  {'Note' if kind in FORGIVEN else 'Problem'} ({kind}): {said}.")
         if self.worst is not None:
             lines.append(f"  {self._error()}")
         if self.vectors:
@@ -96,22 +99,17 @@ class Report:
         within = f"Off by up to {self.worst:.2g}{place} at {self.positions} positions below {self.max_position:,}"
         if self.pipeline is None:
             return within + "."
-        like = f"{within}.\n  Its precision is that of: {precision.PIPELINES[self.pipeline]}"
-        return like + f"; such tables are off by up to {self.pipeline_error:.2g} there."
+        like = f"{within}.\n  Precision: {precision.PIPELINES[self.pipeline]}"
+        return like + f"; such tables are off by up to {self.pipeline_error:.2g} below {self.max_position:,}."
 
     def _unexplained(self) -> list[str]:
         lines = ["  It is wrong and looks like no mistake that is known here."]
         if self.first_wrong is not None:
-            first, pairs = self.first_wrong
-            many = f"{len(pairs)} of {self.declared.pairs} pairs"
-            lines.append(
-                f"  The first position that is off is {first:,}; {many} are off somewhere, the first {pairs[0]}."
-            )
+            first, many, pairs = self.first_wrong
+            which = f"pair {pairs[0]} alone" if len(pairs) == 1 else f"{len(pairs)} of {self.declared.pairs} pairs"
+            lines.append(f"  It is off at {many} of {self.positions} positions, the first {first:,}, in {which}.")
         if self.measured is not None and len(self.measured) == self.declared.pairs:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = self.declared.inv_freq / self.measured
-            shown = " ".join(f"{value:.3g}" for value in ratio)
-            lines.append(f"  Its pairs turn slower than declared by the factors {shown}")
+            lines.append(f"  {_rates(self.declared.inv_freq, self.measured)}")
         return lines
 
     def as_dict(self) -> dict[str, Any]:
@@ -134,6 +132,20 @@ class Report:
             "calls": self.calls,
             "vectors": list(self.vectors),
         }
+
+
+def _rates(declared: npt.NDArray[np.float64], measured: npt.NDArray[np.float64]) -> str:
+    """How fast the pairs turn, those next to each other that are alike taken together."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = [f"{rate:.3g}" for rate in np.where(measured == declared, 1.0, measured / declared)]
+    if set(rates) == {"1"}:
+        return "Its pairs turn as fast as declared, to three digits: positions, amplitude or precision are to blame."
+    runs, start = [], 0
+    for end in range(1, len(rates) + 1):
+        if end == len(rates) or rates[end] != rates[start]:
+            runs.append(f"{rates[start]} (pair{f' {start}' if end == start + 1 else f's {start} to {end - 1}'})")
+            start = end
+    return f"Compared with the declared frequencies, its pairs turn faster by the factors {', '.join(runs)}."
 
 
 def _shown(encoding: RotaryEncoding) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# What a check may take beside its slowest calls: starting Python, importing torch.
-_START_SECONDS = 120.0
-_CALLS = 12
+# What may pass between two calls: starting Python, importing torch, working out what the numbers mean.
+_BETWEEN_SECONDS = 120.0
+# What a call may take beyond its limit: the check inside notices most that hang, and says so itself.
+_GRACE_SECONDS = 10.0
 
 
 class Outcome(NamedTuple):
@@ -83,15 +87,19 @@ def check_apart(target: str, encoding: str, options: Mapping[str, Any]) -> list[
     process.start()
     theirs.close()
     outcomes: list[Outcome] = []
+    limit = float(options["time_limit"])
+    patience = _BETWEEN_SECONDS
     try:
-        while ours.poll(_START_SECONDS + _CALLS * options["time_limit"]):
+        while ours.poll(patience):
             kind, value = ours.recv()
+            patience = limit + _GRACE_SECONDS if kind == "calls" else _BETWEEN_SECONDS
             if kind == "end":
                 return outcomes
             if kind == "error":
                 raise ValueError(value)
-            outcomes.append(value)
-        said = f"no answer for {_START_SECONDS + _CALLS * options['time_limit']:g} s, and it could not be interrupted"
+            if kind == "outcome":
+                outcomes.append(value)
+        said = f"a call took more than {limit:g} s and could not be left behind: the process was ended"
         return [*outcomes, _lost(target, "hangs", said)]
     except EOFError:
         process.join()
@@ -113,20 +121,45 @@ def _ending(code: int | None) -> str:
 
 
 def _work(results: Connection, target: str, encoding: str, options: dict[str, Any]) -> None:
-    """What the new process does: send an ("outcome", Outcome) for each report, then ("end", None)."""
+    """What the new process does: send an ("outcome", Outcome) for each report, then ("end", None).
+
+    Around each call of the function go ("calls", None) and ("called", None).
+    """
     from refrope.conformance.checking import check
     from refrope.conformance.factories import check_vectors
 
+    lock = threading.Lock()  # a call that was left behind may end while a report is being sent
+
+    def send(message: Any) -> None:
+        with lock:
+            results.send(message)
+
+    os.dup2(2, 1)  # what compiled code writes to standard output is not to be taken for the report
     sys.path.insert(0, "")
     try:
-        function = find(target)
+        found = find(target)
         names = options.pop("vectors", None)
         if names is not None:
-            for group, report in check_vectors(function, names, **options):
-                results.send(("outcome", Outcome(f"{target} {group}", report.passed, str(report), report.as_dict())))
+            made = functools.wraps(found)(lambda parameters: _watched(found(parameters), send))
+            for group, report in check_vectors(made, names, **options):
+                send(("outcome", Outcome(f"{target} {group}", report.passed, str(report), report.as_dict())))
         else:
-            report = check(function, encoding, **options)
-            results.send(("outcome", Outcome(target, report.passed, str(report), report.as_dict())))
-        results.send(("end", None))
+            report = check(_watched(found, send), encoding, **options)
+            send(("outcome", Outcome(target, report.passed, str(report), report.as_dict())))
+        send(("end", None))
     except ValueError as error:
-        results.send(("error", str(error)))
+        send(("error", str(error)))
+
+
+def _watched(function: Callable[..., Any], send: Callable[[Any], None]) -> Callable[..., Any]:
+    """`function`, which tells the other process when a call begins and when it is over."""
+
+    @functools.wraps(function)
+    def watched(*arguments: Any) -> Any:
+        send(("calls", None))
+        try:
+            return function(*arguments)
+        finally:
+            send(("called", None))
+
+    return watched

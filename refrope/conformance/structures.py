@@ -187,7 +187,7 @@ def _parts(features: int, turned: int, suffix: bool) -> Iterator[tuple[str, str,
             not suffix,
         )
         yield "whole-head", f"all {features} features turn where {turned} were declared", features, False
-    for share in (2, 4):
+    for share in (2, 4, 8):
         width = features // share
         if width >= 2 and width % 2 == 0 and width != turned:
             for last in (False, True):
