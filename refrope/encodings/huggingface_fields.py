@@ -210,7 +210,7 @@ class Layer:
         types = self.fields.get("layer_types")
         if self.layer_type and isinstance(overrides, Mapping) and isinstance(types, (list, tuple)):
             for index, override in overrides.items():
-                mine = str(index).isdigit() and int(index) < len(types) and types[int(index)] == self.layer_type
+                mine = str(index).isdecimal() and int(index) < len(types) and types[int(index)] == self.layer_type
                 if mine and isinstance(override, Mapping) and override.get("head_dim") is not None:
                     return _integer("head_dim", override["head_dim"])
         if self.layer_type == "full_attention" and self.top("global_head_dim") is not None:
@@ -237,6 +237,8 @@ class Layer:
             width = self.integer("rotary_dim")
             return head_dim, head_dim if width is None else width
         whole = self.integer("head_dim")
+        if not np.isfinite(max(head_dim, whole or 0) * share):
+            raise ValueError(f"{WHO}: partial_rotary_factor is {share!r}: more features than a head has would turn")
         if self.top("qk_rope_head_dim") is not None and whole is not None and int(whole * share) == head_dim:
             return whole, head_dim  # the share was meant of the head with its still part
         return head_dim, int(head_dim * share)
