@@ -700,3 +700,16 @@ def test_the_factor_that_other_engines_take_is_named():
     assert words in read({**YARN, "factor": 8.0})[1]
     for rope, top in ((YARN, {}), ({**YARN, "factor": 8.0}, {"max_position_embeddings": 2048})):
         assert not any("some engines take instead" in note for note in read(rope, **top)[1])
+
+
+QUARTERS = ("gpt_neox", "qwen3_5", "qwen3_5_moe", "qwen3_next", "stablelm")
+HALVES = ("bamba", "glm", "glm4", "glm4_moe", "nemotron", "persimmon", "phi", "recurrent_gemma")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "turned"),
+    [*((name, 16) for name in QUARTERS), *((name, 32) for name in HALVES), ("llama", None), (None, None), (7, None)],
+)
+def test_some_models_turn_a_share_of_the_features_without_saying_so(model_type, turned):
+    assert read(DEFAULT, model_type=model_type)[0] == RoPE(64, rotary_dim=turned)
+    assert read({**DEFAULT, "partial_rotary_factor": 0.75}, model_type=model_type)[0] == RoPE(64, rotary_dim=48)
