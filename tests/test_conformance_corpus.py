@@ -441,7 +441,7 @@ def only_short(x, positions):
         (lambda x, p: GOOD(x, p).tolist(), "not-an-array", "a list of 64 things"),
         (asynchronous, "not-an-array", "coroutine"),
         (noise, "stateful", "or is random"),
-        (powers_of_two, "raises", "must be a power of two"),
+        (powers_of_two, "raises", "for 51 positions at once, though not for each: ValueError: length must be"),
         (unprintable, "raises", "OddError"),
         (only_short, "raises", "of 51 positions, the first 4096: IndexError: index 4096"),
         (lambda x, p: GOOD(x, p) + 0.25, "not-linear", "something is added"),

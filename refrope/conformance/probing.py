@@ -73,7 +73,10 @@ def collect(seen: Observed, tables: Tables, calls: list[IntArray]) -> None:
             if error.kind != "raises":
                 seen.problems[error.kind] = str(error)
                 return
-            positions, z = _one_by_one(tables, positions, failed)
+            before = len(failed)
+            together, (positions, z) = len(positions), _one_by_one(tables, positions, failed)
+            if len(failed) == before:
+                seen.problems["raises"] = f"it raises for {together} positions at once, though not for each: {error}"
             if not len(positions):
                 continue
         finite = np.isfinite(z).all(axis=1)
@@ -88,7 +91,7 @@ def collect(seen: Observed, tables: Tables, calls: list[IntArray]) -> None:
         tried = len({int(place) for positions in calls for place in positions})
         first, said = min(failed)
         seen.problems["raises"] = f"it raises at {len(places)} of {tried} positions, the first {first}: {said}"
-    elif seen.parts and "nan" not in seen.problems:
+    elif seen.parts and not seen.problems:
         try:
             same = np.array_equal(tables(calls[0]), seen.parts[0].z)
         except CallError as error:
