@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from test_vectors import by_role, inner, table_bounds
 
 from refrope import rotary, vectors
+from refrope.vectors.bounds import cases_by_role, inner, table_bounds
 
 # A planted bug counts as caught when a table entry is further off than this many of the float64 tables' bounds.
 CLEARLY = 1000
@@ -41,7 +41,7 @@ def caught(group, parameters):
 def tables_differ(group, moved=lambda position: position, parameters=None):
     """Whether cos and sin of the group's cases, at moved positions or of other parameters, are clearly off."""
     encoding = vectors.encoding(parameters or group["parameters"])
-    for role, cases in by_role(group):
+    for role, cases in cases_by_role(group).items():
         positions = [case["position"] for case in cases]
         expected = np.array([[case[key] for case in cases] for key in ("cos", "sin")])
         words = {} if role is None else {"role": role}
