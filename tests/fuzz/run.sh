@@ -62,7 +62,7 @@ fuzz)
 minimise)
     fuzzer
     mkdir "$build/few"
-    "$build/fuzz" -merge=1 "$build/few" "$here/corpus" "${2:?directory}"
+    "$build/fuzz" -merge=1 -use_counters=0 "$build/few" "$here/corpus" "${2:?directory}"
     rm -rf "$here/corpus"
     cp -r "$build/few" "$here/corpus"
     du -sb "$here/corpus"
