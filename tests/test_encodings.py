@@ -435,3 +435,19 @@ def test_a_wavelength_of_exactly_one_half_rounds_to_nothing():
         with pytest.raises(ValueError, match=r"the wavelength of pair 0 is 0\.5, expected above 1/2 and below 2\^63"):
             Resonance(encoding)
     assert Resonance(LinearPI(2, factor=half * 1.001, lenient=True)).periods.tolist() == [1]
+
+
+def test_an_amplitude_of_the_largest_number_is_no_larger():
+    largest, hits = float(np.finfo(np.float16).max), 0
+    for gamma in np.linspace(0.1, 1, 200):
+        xpos = XPos(2, gamma=gamma, scale_base=1.0)
+        middle = math.log(largest) / math.log(xpos.zeta[0])
+        for position in middle + np.spacing(middle) * np.arange(-3, 4):
+            amplitude = (xpos.zeta ** np.array([position]))[0]
+            if amplitude > largest:
+                with pytest.raises(ValueError, match=r"amplitude reaches 6\.55e\+04, beyond float16; move the centre"):
+                    xpos.cos_sin(np.array([position]), np.float16)
+            else:
+                assert np.isfinite(xpos.cos_sin(np.array([position]), np.float16)).all()
+                hits += amplitude == largest
+    assert hits > 0
