@@ -26,6 +26,7 @@ from refrope import (
     XPos,
     YaRN,
 )
+from refrope.encodings.fope import mixed
 
 # The decimals are rounded once: half a unit in the last place, of a float64 whose mantissa may be as small as 1.
 NEAREST = mpmath.mpf(2) ** -53
@@ -403,3 +404,50 @@ def test_numpy_s_scalars_become_python_s():
     encoding = YaRN(np.int64(8), np.float32(500), factor=np.float64(2), truncate=np.bool_(False))
     assert repr(encoding) == repr(YaRN(8, 500.0, factor=2.0, truncate=False))
     assert encoding == YaRN(8, 500.0, factor=2.0, truncate=False)
+
+
+def test_a_ramp_ends_at_the_last_feature_at_the_latest():
+    # beta_slow turns would be made at index 9, but the code of YaRN's authors stops at d - 1 = 7.
+    encoding = YaRN(8, 10.0, 2.0, original_length=810, beta_fast=64.0)
+    assert [float(kept) for kept in encoding.kept_share()] == [1, 1, pytest.approx(5 / 6), pytest.approx(4 / 6)]
+
+
+@pytest.mark.parametrize(("length", "kept"), [(1, 0), (6, 0), (7, 1), (62, 1), (63, 2), (628, 2), (629, 3), (6284, 4)])
+def test_fope_keeps_pairs_that_make_more_than_a_turn_in_training(length, kept):
+    assert FoPE(8, 1e4, train_length=length).kept == kept  # wavelengths 6.28, 62.8, 628.3 and 6283.2
+    assert FoPE(8, 1e4, train_length=length).inv_freq.tolist() == [*RoPE(8).inv_freq[:kept], *[0.0] * (4 - kept)]
+
+
+def test_as_many_rows_are_mixed_as_there_are_columns():
+    table = np.array([[1.0, 10.0, 100.0]])
+    assert mixed(table, np.eye(3)[::-1]).tolist() == [[100, 10, 1]]
+    with pytest.raises(ValueError, match="shorter"):
+        mixed(table, np.eye(3)[:2])
+
+
+def test_a_wavelength_of_exactly_one_half_rounds_to_nothing():
+    half = 0.5 / (2 * math.pi)
+    near = [math.nextafter(half, 0), half, math.nextafter(half, 1)]
+    scaled = [LinearPI(2, factor=factor, lenient=True) for factor in near]
+    exactly = [encoding for encoding in scaled if encoding.wavelengths[0] == 0.5]
+    assert exactly
+    for encoding in exactly:
+        with pytest.raises(ValueError, match=r"the wavelength of pair 0 is 0\.5, expected above 1/2 and below 2\^63"):
+            Resonance(encoding)
+    assert Resonance(LinearPI(2, factor=half * 1.001, lenient=True)).periods.tolist() == [1]
+
+
+def test_an_amplitude_of_the_largest_number_is_no_larger():
+    largest, hits = float(np.finfo(np.float16).max), 0
+    for gamma in np.linspace(0.1, 1, 200):
+        xpos = XPos(2, gamma=gamma, scale_base=1.0)
+        middle = math.log(largest) / math.log(xpos.zeta[0])
+        for position in middle + np.spacing(middle) * np.arange(-3, 4):
+            amplitude = (xpos.zeta ** np.array([position]))[0]
+            if amplitude > largest:
+                with pytest.raises(ValueError, match=r"amplitude reaches 6\.55e\+04, beyond float16; move the centre"):
+                    xpos.cos_sin(np.array([position]), np.float16)
+            else:
+                assert np.isfinite(xpos.cos_sin(np.array([position]), np.float16)).all()
+                hits += amplitude == largest
+    assert hits > 0

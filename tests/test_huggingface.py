@@ -713,3 +713,28 @@ HALVES = ("bamba", "glm", "glm4", "glm4_moe", "nemotron", "persimmon", "phi", "r
 def test_some_models_turn_a_share_of_the_features_without_saying_so(model_type, turned):
     assert read(DEFAULT, model_type=model_type)[0] == RoPE(64, rotary_dim=turned)
     assert read({**DEFAULT, "partial_rotary_factor": 0.75}, model_type=model_type)[0] == RoPE(64, rotary_dim=48)
+
+
+def test_layers_of_a_type_that_no_layer_has_may_be_null():
+    rope = {"full_attention": DEFAULT, "x": None}
+    assert read(rope, layer_types=["full_attention"])[0] == RoPE(64)
+    with pytest.raises(ValueError, match="layers differ; choose a layer_type of 'full_attention', 'x'"):
+        read(rope, layer_types=["x"])
+    with pytest.raises(ValueError, match="layers differ; choose a layer_type of 'full_attention', 'x'"):
+        read(rope)
+
+
+@pytest.mark.parametrize("head_dim", [4, 6, 64, 98, 100, 128, 230, 256])
+def test_the_share_of_features_is_the_quotient_or_the_float_above_it(head_dim):
+    for turned in range(2, head_dim, 2):
+        share = to_huggingface(RoPE(head_dim, rotary_dim=turned))["partial_rotary_factor"]
+        assert int(head_dim * share) == turned
+        assert share == turned / head_dim or int(turned / head_dim * head_dim) < turned
+        assert turned / head_dim <= share <= math.nextafter(turned / head_dim, 1)
+
+
+def test_an_attention_factor_is_worth_a_word_where_it_is_not_the_usual_one():
+    usual = 0.1 * math.log(4) + 1
+    for value, words in ((usual, 0), (usual * (1 + 1e-7), 0), (usual * (1 + 1e-5), 1), (1.0, 1)):
+        said = read({**YARN, "attention_factor": value})[1]
+        assert len([note for note in said if "replaces 0.1 ln(factor) + 1" in note]) == words

@@ -45,7 +45,11 @@ def test_one_cycle_rises_for_a_tenth_and_falls_to_almost_nothing():
     assert rates[549:551].mean() == pytest.approx(middle, rel=1e-2)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 7, 11])
+def test_a_warmup_of_one_step_starts_at_the_peak():
+    assert OneCycle(1e-3, 10).at(0) == pytest.approx((1e-3, 0.85))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 10, 11])
 def test_short_cycles_stay_in_range(steps):
     rates = [OneCycle(1e-3, steps).at(step)[0] for step in range(steps)]
     assert all(0 < rate <= 1e-3 for rate in rates)

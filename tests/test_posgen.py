@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 import struct
 from functools import cache
@@ -663,3 +664,31 @@ IN_SPLITS = "integers (n, T) in [0, 17)"
 def test_a_bad_argument_is_named_with_what_came_and_what_was_wanted(call, message):
     with pytest.raises(ValueError, match=exactly(message)):
         call()
+
+
+THE_PAPERS = {"modulus": 17, "j": 1, "k": 3}
+
+
+@pytest.mark.parametrize(
+    ("function", "defaults"),
+    [
+        (posgen.table_rule, {"modulus": 17, "seed": 0}),
+        (posgen.latin_rule, {"modulus": 17, "seed": 0}),
+        (posgen.make_rule, {"modulus": 17, "seed": 0}),
+        (posgen.far_start, {"j": 1, "k": 3}),
+        (posgen.generate, {**THE_PAPERS, "rule": None}),
+        (posgen.with_front_token, {"modulus": 17}),
+        (posgen.inputs_and_targets, {**THE_PAPERS, "front_token": True}),
+        (
+            posgen.make_splits,
+            {
+                **THE_PAPERS, "recipe": "disjoint", "train": 10_000, "validation": 1_000, "test": 1_000,
+                "train_length": 64, "test_length": 256, "rule": None,
+            },
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)  # fmt: skip
+def test_what_nobody_says_is_the_papers(function, defaults):
+    parameters = inspect.signature(function).parameters.values()
+    assert {each.name: each.default for each in parameters if each.default is not each.empty} == defaults

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from strategies import EDGE_POSITIONS, INT64_MAX, encodings, int64_positions, resonances, scaled
 
 from refrope import Resonance, RoPE, YaRN
-from refrope.tables import PeriodTables, as_positions, period_tables, periodic_turns
+from refrope.tables import (
+    PeriodTables,
+    as_positions,
+    cos_sin,
+    period_tables,
+    periodic_cos_sin,
+    periodic_turns,
+)
 
 # float32 rounding, then three float64 roundings of the angle (position, inv_freq, product), then cos itself.
 ROUNDING32 = 2.0**-25
@@ -213,3 +220,18 @@ def test_period_tables_that_fit_exactly_are_taken_and_can_no_longer_be_changed()
     one = PeriodTables(ENTRIES.copy(), ENTRIES.copy(), np.array([4]), np.array([1]))
     assert one.periods.tolist() == [1]
     assert {one: 1}[one] == 1  # compared as objects, not by their arrays
+
+
+def test_tables_are_float32_and_of_amplitude_1_unless_asked_otherwise():
+    inv_freq, periods, positions = RoPE(8).inv_freq, np.array([3, 5, 0]), np.array([-2, 0, 7])
+    for found, wanted in (
+        (cos_sin(inv_freq, positions), cos_sin(inv_freq, positions, dtype=np.float32, attention_factor=1.0)),
+        (RoPE(8).cos_sin(positions), cos_sin(inv_freq, positions, dtype=np.float32, attention_factor=1.0)),
+        (periodic_cos_sin(periods, positions), periodic_cos_sin(periods, positions, dtype=np.float32)),
+        (periodic_cos_sin(periods, positions), periodic_cos_sin(periods, positions, attention_factor=1.0)),
+    ):
+        assert all(same_bits(a, b) for a, b in zip(found, wanted, strict=True))
+    assert cos_sin(inv_freq, 0)[0].max() == 1
+    assert periodic_cos_sin(periods, 0)[0].max() == 1
+    assert period_tables(periods).cos.dtype == np.float32
+    assert period_tables(periods).cos.max() == 1

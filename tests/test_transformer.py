@@ -145,8 +145,11 @@ def test_positions_enter_through_the_tables_alone():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda m: m.forward(tokens() + 5, tables()), r"tokens hold 15, expected values in \[0, 11\)"),
-        (lambda m: m.forward(tokens() - 3, tables()), r"tokens hold -3"),
+        (
+            lambda m: m.forward(tokens() + 5, tables()),
+            r"Transformer\.forward: tokens hold 15, expected values in \[0, 11\)",
+        ),
+        (lambda m: m.forward(tokens() - 3, tables()), r"Transformer\.forward: tokens hold -3"),
         (
             lambda m: m.forward(tokens().astype(float), tables()),
             r"tokens are float64\(2, 7\), expected integers \(B, T\)",
