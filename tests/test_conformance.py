@@ -393,6 +393,9 @@ def test_an_unknown_mistake_is_described_and_not_guessed():
     assert (first, pairs) == (1, list(range(1, 32)))
     assert f"off at {many} of {report.positions} positions, the first 1, in 31 of 32 pairs" in str(report)
     assert "1.3 (pair 31)." in str(report)
+    written = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert written["first_wrong"] == [first, many, pairs]
+    assert written["measured"] == report.measured.tolist()
     frequency_report = check(lambda: frequencies(D) * np.linspace(1, 1.3, 32), ROPE)
     assert frequency_report.unexplained
 

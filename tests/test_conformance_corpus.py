@@ -2,6 +2,7 @@
 
 import math
 import sys
+from itertools import combinations
 
 import numpy as np
 import planted_rotations as planted
@@ -380,6 +381,37 @@ def test_a_slip_of_real_code_is_named(name):
     assert [mistake.name for mistake in report.mistakes] == names, str(report)
     assert words in str(report)
     assert not report.unexplained
+
+
+# What goes wrong independently of the variant: what it does to a planted rotation, and its name.
+SLIPS = {
+    "layout-interleaved": {"turn": interleaved},
+    "sign-reversed": {"sign": -1},
+    "off-by-one": {"places": lambda p: p + 1},
+    "positions-wrapped": {"places": lambda p: p % 4096},
+    "base": {"base": 30_000.0},
+    "amplitude": {"amplitude": 0.9},
+}
+VARIANTS = {
+    "RoPE": (ROPE, lambda base: (frequencies(D, base), 1.0)),
+    "LinearPI": (LINEAR, lambda base: (frequencies(D, base) / 4, 1.0)),
+    "NTKAware": (NTK, lambda base: (frequencies(D, base * 8 ** (D / (D - 2))), 1.0)),
+    "YaRN": (YARN, lambda base: planted.yarn(D, base, 16.0, 4096)),
+    "Llama3": (rr.Llama3(D, 1e4), lambda base: (planted.llama3(D, base), 1.0)),
+}
+
+
+PAIRS = [pair for pair in combinations(SLIPS, 2) if not SLIPS[pair[0]].keys() & SLIPS[pair[1]].keys()]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="+".join)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_slips_at_once_are_both_named(variant, pair):
+    declared, made = VARIANTS[variant]
+    changes = SLIPS[pair[0]] | SLIPS[pair[1]]
+    inv_freq, amplitude = made(changes.pop("base", 1e4))
+    report = check(rotation(inv_freq, amplitude * changes.pop("amplitude", 1.0), **changes), declared)
+    assert {mistake.name for mistake in report.mistakes} == set(pair), str(report)
 
 
 def test_one_wrong_pair_or_position_is_pointed_at():

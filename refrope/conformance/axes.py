@@ -54,7 +54,7 @@ def places(encoding: RotaryEncoding) -> list[Change]:
                 ),
             ]
     factor = getattr(inner, "factor", None)
-    if factor is not None and factor > 1:
+    if factor is not None and factor > 1 and not isinstance(inner, LinearPI):  # there it is another factor
         found += [
             Change("positions-divided", f"positions divided by {factor:g}", lambda p: p / factor, likely=False),
             Change("positions-multiplied", f"positions multiplied by {factor:g}", lambda p: p * factor, likely=False),

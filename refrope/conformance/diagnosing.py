@@ -16,8 +16,8 @@ import numpy as np
 
 from refrope import precision
 from refrope.conformance import axes
-from refrope.conformance.fitting import Measured, bases, fitted_base
-from refrope.conformance.formulas import FloatArray, Slip, as_slip, innermost
+from refrope.conformance.fitting import Measured, bases, factors, fitted_base, fitted_factor
+from refrope.conformance.formulas import FloatArray, Slip, again_as, as_slip, innermost
 from refrope.conformance.frequencies import of_another_width, slips
 from refrope.conformance.lengths import length_slips
 from refrope.conformance.probing import depends_on_length
@@ -31,7 +31,7 @@ from refrope.conformance.reference import (
     measured_frequencies,
 )
 from refrope.conformance.structures import ComplexArray, Part
-from refrope.encodings import FoPE, Resonance, RotaryEncoding, XPos
+from refrope.encodings import FoPE, Llama3, RotaryEncoding, XPos, YaRN
 
 
 @dataclass(frozen=True)
@@ -53,23 +53,21 @@ def diagnose(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str)
     if dtype != "bfloat16" and _in_16_bits(parts):
         found = _search(parts, declared, "bfloat16", role)
         return None if found is None else [*found, Mistake("tables-16-bits", "tables rounded to 16 bits")]
-    return _with_another_base(parts, declared, dtype, role)
+    return _with_another_argument(parts, declared, dtype, role)
 
 
-def _with_another_base(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake] | None:
-    """The base that the fast pairs show, and what is wrong beside it."""
-    measured, inner = measured_frequencies(parts[0]), innermost(declared)
-    base = None if measured is None else fitted_base(inner, measured)
-    if base is None:
-        return None
-    base = float(f"{base:.2g}")
-    for name, words, make in bases(inner, lambda e: e, [base]):
-        other = make()
-        if isinstance(declared, Resonance):
-            other = Resonance(other, declared.dialect)
-        found = _search(parts, other, dtype, role, most=2)
-        if found:
-            return [Mistake(name, words), *found]
+def _with_another_argument(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake] | None:
+    """The base that the fast pairs show, or the factor that the slow ones do, and what is wrong beside it."""
+    inner, again = innermost(declared), again_as(declared)
+    for measured in _measured(parts[0]):
+        base, factor = fitted_base(inner, measured.inv_freq), fitted_factor(inner, measured.inv_freq)
+        others = list(bases(inner, again, [float(f"{base:.2g}")])) if base is not None else []
+        if factor is not None and isinstance(inner, (YaRN, Llama3)):
+            others += factors(inner, again, [float(f"{factor:.2g}")])
+        for name, words, make in others:
+            found = _search(parts, make(), dtype, role, most=2)
+            if found:
+                return [Mistake(name, words), *found]
     return None
 
 
@@ -170,23 +168,29 @@ def _families(declared: RotaryEncoding, parts: list[Part], role: str) -> list[_F
     if parts[0].z.shape[1] != declared.pairs:
         at = declared if not depends_on_length(declared) else declared.for_length(parts[0].length)
         return [_Family.of(declared, slip) for slip in of_another_width(at, parts[0].z.shape[1])] + [
-            _Family.of(declared, slip) for slip in slips(at, None)
+            _Family.of(declared, slip) for slip in slips(at)
         ]
     measured = _measured(parts[0])
     if not depends_on_length(declared):
         return [_Family.of(declared, slip) for slip in slips(declared, measured, role)]
     found = [_Family(name, words, declared.pairs, at) for name, words, at in length_slips(declared, parts)]
     lengths = sorted({part.length for part in parts})
-    made = {n: {(slip.name, slip.words): slip for slip in slips(declared.for_length(n), None)} for n in lengths}
+    made = {n: {(slip.name, slip.words): slip for slip in slips(declared.for_length(n))} for n in lengths}
     for slip in slips(declared.for_length(lengths[0]), measured):
         found.append(_Family.of(declared, slip))
         found.append(_Family(slip.name, slip.words, len(slip.inv_freq), partial(_same, made, slip)))
     return found
 
 
-def _measured(part: Part) -> Measured | None:
-    inv_freq = measured_frequencies(part)
-    return None if inv_freq is None else Measured(inv_freq, part.positions, part.z)
+def _measured(part: Part) -> list[Measured]:
+    """Frequencies from all positions, and from those below 256 where they differ: there no position is rounded."""
+    found: list[Measured] = []
+    for end in (2**62, 256):
+        few = part.positions < end
+        inv_freq = measured_frequencies(Part(part.length, part.longest, part.positions[few], part.z[few]))
+        if inv_freq is not None and not (found and np.allclose(inv_freq, found[0].inv_freq, rtol=1e-3)):
+            found.append(Measured(inv_freq, part.positions[few], part.z[few]))
+    return found
 
 
 def _same(made: dict[int, dict[tuple[str, str], Slip]], slip: Slip, part: Part) -> Slip:

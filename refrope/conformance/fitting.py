@@ -60,12 +60,12 @@ def fitted(inner: RotaryEncoding, again: Again, measured: Measured, role: str) -
     found = measured.inv_freq
     if len(found) != inner.pairs:
         return
-    base, factor = fitted_base(inner, found), _stretch_of_the_slowest(inner, found)
+    base, factor = fitted_base(inner, found), fitted_factor(inner, found)
     for digits in ((2,), (3,), (4, 5, 6, 7)):
         if base is not None:
             yield from bases(inner, again, [*(float(f"{base:.{n}g}") for n in digits), *UNUSUAL_BASES])
         if factor is not None:
-            yield from _factors(inner, again, [float(f"{factor:.{n}g}") for n in digits])
+            yield from factors(inner, again, [float(f"{factor:.{n}g}") for n in digits])
     if isinstance(inner, ProportionalRoPE):
         turning = int(np.count_nonzero(found))
         words = f"{turning} of {inner.pairs} pairs turn, where {int(inner.proportion * inner.turned // 2)} should"
@@ -91,8 +91,8 @@ def fitted_base(inner: RotaryEncoding, found: FloatArray) -> float | None:
     return base if 1 < base < 1e12 else None
 
 
-def _stretch_of_the_slowest(inner: RotaryEncoding, found: FloatArray) -> float | None:
-    """How much slower than in plain RoPE the slowest pair turns."""
+def fitted_factor(inner: RotaryEncoding, found: FloatArray) -> float | None:
+    """How much slower than in plain RoPE the slowest pair turns: the factor of most variants."""
     turning = np.flatnonzero(found)
     if not len(turning) or inner.stretch is None:
         return None
@@ -101,7 +101,7 @@ def _stretch_of_the_slowest(inner: RotaryEncoding, found: FloatArray) -> float |
     return stretch if 0.01 < stretch < 1e6 else None
 
 
-def _factors(inner: RotaryEncoding, again: Again, stretches: list[float]) -> Iterator[Make]:
+def factors(inner: RotaryEncoding, again: Again, stretches: list[float]) -> Iterator[Make]:
     """What slows the slowest pair down so much."""
     for stretch in stretches:
         if isinstance(inner, DynamicNTK) and inner.dialect == "hf":

@@ -59,6 +59,13 @@ def innermost(encoding: RotaryEncoding) -> RotaryEncoding:
     return encoding
 
 
+def again_as(declared: RotaryEncoding) -> Again:
+    """What is wrong inside is still rounded as declared."""
+    if isinstance(declared, Resonance):
+        return lambda encoding: Resonance(encoding, declared.dialect)
+    return lambda encoding: encoding
+
+
 def as_slip(encoding: RotaryEncoding, name: str = "", words: str = "") -> Slip:
     """The encoding itself."""
     return Slip(name, words, encoding.inv_freq, encoding.attention_factor, encoding)

@@ -7,7 +7,7 @@ tutorials/errata.md lists and from what goes wrong when the formulas are typed i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from refrope.conformance.fitting import Measured, bases, fitted
-from refrope.conformance.formulas import Again, Make, Slip, as_slip, formulas, innermost, rates
+from refrope.conformance.formulas import Again, Make, Slip, again_as, as_slip, formulas, innermost, rates
 from refrope.conformance.parameters import parameters
 from refrope.encodings import (
     DynamicNTK,
@@ -34,13 +34,9 @@ BASES = (10_000.0, 500_000.0, 1_000_000.0, 5_000_000.0, 100_000.0, 150_000.0, 10
 USUAL_LENGTHS = (4096, 2048, 8192, 32_768)
 
 
-def slips(declared: RotaryEncoding, measured: Measured | None, role: str = "q") -> Iterator[Slip]:
-    """Every slip that there is for `declared`; `measured` is what was read off the function."""
-    inner = innermost(declared)
-
-    def again(encoding: RotaryEncoding) -> RotaryEncoding:
-        # What is wrong inside is then still rounded as declared.
-        return Resonance(encoding, declared.dialect) if isinstance(declared, Resonance) else encoding
+def slips(declared: RotaryEncoding, measured: Sequence[Measured] = (), role: str = "q") -> Iterator[Slip]:
+    """Every slip that there is for `declared`; `measured` is what was read off the function, in each way."""
+    inner, again = innermost(declared), again_as(declared)
 
     def made(kinds: Iterator[Make]) -> Iterator[Slip]:
         for name, words, make in kinds:
@@ -52,9 +48,9 @@ def slips(declared: RotaryEncoding, measured: Measured | None, role: str = "q") 
     yield from made(parameters(inner, again))
     yield from made(bases(inner, again, BASES))
     yield from formulas(declared, inner)
-    if measured is not None:
-        yield from made(fitted(inner, again, measured, role))
-        yield from rates(declared, measured.inv_freq)
+    for each in measured:
+        yield from made(fitted(inner, again, each, role))
+        yield from rates(declared, each.inv_freq)
 
 
 def of_another_width(declared: RotaryEncoding, pairs: int) -> Iterator[Slip]:

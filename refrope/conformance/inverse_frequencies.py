@@ -72,7 +72,7 @@ def _frequency_mistake(inv_freq: FloatArray, declared: RotaryEncoding) -> tuple[
     if _off(-inv_freq, declared.inv_freq) <= INV_FREQ_BOUND:
         return [Mistake("negative", "the rotation sign reversed: frequencies are negative")], right
     known = Measured(inv_freq, np.zeros(0, np.int64), np.zeros((0, len(inv_freq)), np.complex128))
-    for slip in slips(declared, known):
+    for slip in slips(declared, [known]):
         if slip.inv_freq.shape == inv_freq.shape and _off(inv_freq, slip.inv_freq) <= INV_FREQ_BOUND:
             return [Mistake(slip.name, slip.words)], slip
     return None

@@ -124,6 +124,8 @@ class Report:
             "mistakes": [{"name": mistake.name, "words": mistake.words} for mistake in self.mistakes],
             "problems": self.problems,
             "unexplained": self.unexplained,
+            "first_wrong": None if self.first_wrong is None else list(self.first_wrong),
+            "measured": None if self.measured is None else self.measured.tolist(),
             "worst": self.worst,
             "worst_at": self.worst_at,
             "pipeline": self.pipeline,
