@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ def sleeps(x, positions):
 
 def holds(x, positions):  # compiled code that does not let other threads run
     ctypes.PyDLL(None).sleep(60)
+
+def beats(x, positions):  # and says that it lives
+    while True:
+        with open("beats", "a") as file:
+            file.write(".")
+        time.sleep(0.02)
 
 def writes(x, positions):  # past Python's own standard output
     os.write(1, b"from compiled code\\n")
@@ -83,6 +90,32 @@ def test_a_call_that_cannot_be_interrupted_is_a_report(here, capsys, monkeypatch
     said = capsys.readouterr().out
     assert "Problem (hangs): a call took more than 0.2 s and could not be left behind" in said
     assert "PASS" in said  # the second target, all the same
+
+
+def test_a_call_ends_with_the_command_that_waits_for_it(here):
+    beats = here / "beats"
+    beats.write_text("")
+    command = [sys.executable, "-m", "refrope", "check", "mine:beats", "--encoding", "rope", "--time-limit", "60"]
+    waiting = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        assert within_half_a_minute(lambda: beats.stat().st_size > 0)
+    finally:
+        waiting.kill()
+        waiting.wait()
+
+    def stands_still():
+        size = beats.stat().st_size
+        time.sleep(0.5)
+        return beats.stat().st_size == size
+
+    assert within_half_a_minute(stands_still)
+
+
+def within_half_a_minute(happens):
+    end = time.monotonic() + 30
+    while not (happened := happens()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return happened
 
 
 def test_what_compiled_code_prints_is_not_in_the_report(here, capfd):

@@ -101,8 +101,8 @@ def attention_cases(*, torch: bool, long: bool) -> list[Case]:
     if torch:
         import torch as framework
 
-        tensors = [framework.tensor(x) for x in (q, k, v)]
-        peers["PyTorch SDPA"] = lambda: framework.nn.functional.scaled_dot_product_attention(*tensors)
+        query, keys, values = (framework.tensor(x) for x in (q, k, v))
+        peers["PyTorch SDPA"] = lambda: framework.nn.functional.scaled_dot_product_attention(query, keys, values)
     decode = Case(
         "attention, 1 query x 32768 keys, 8 heads",
         lambda: kernels.attention_forward(q, k, v, out=out),

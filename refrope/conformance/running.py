@@ -134,6 +134,7 @@ def _work(results: Connection, target: str, encoding: str, options: dict[str, An
         with lock:
             results.send(message)
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(2, 1)  # what compiled code writes to standard output is not to be taken for the report
     sys.path.insert(0, "")
     try:
@@ -149,6 +150,14 @@ def _work(results: Connection, target: str, encoding: str, options: dict[str, An
         send(("end", None))
     except ValueError as error:
         send(("error", str(error)))
+
+
+def _end_with_parent() -> None:
+    """End this process, whatever it is calling, when the one that waits for its answers is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _watched(function: Callable[..., Any], send: Callable[[Any], None]) -> Callable[..., Any]:
