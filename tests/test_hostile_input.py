@@ -484,6 +484,16 @@ def test_element_wise_kernels_agree_on_nothing_but_special_numbers(call, dtype):
     assert not isinstance(assert_alike(call, build, dtype), str)
 
 
+@pytest.mark.parametrize("eps", [0.0, 1e-60, 1e-40])
+def test_an_eps_too_small_for_float32_is_what_float32_makes_of_it(eps):
+    x, gain = np.zeros((2, 3), np.float32), np.ones(3, np.float32)
+    with np.errstate(all="ignore"):
+        (y, inv_rms), (y_c, inv_rms_c) = (twin.rmsnorm_forward(x, gain, eps=eps) for twin in TWINS.values())
+    assert same_bits(y, y_c)
+    assert np.array_equal(np.isinf(inv_rms), np.isinf(inv_rms_c))
+    assert np.isinf(inv_rms).all() == (np.float32(eps) == 0)
+
+
 @each_dtype
 @pytest.mark.parametrize("backend", ["numpy", "c"])
 @pytest.mark.parametrize("name", ["q", "k", "v", "bias", "dout", "out", "lse"])
