@@ -155,6 +155,9 @@ def test_turns_agree_with_the_tables(position):
         (RoPE(8), np.array([1.0, -np.inf, np.nan]), "positions hold -inf"),  # the first of them
         (RoPE(8), ["a"], "positions are <U1"),
         (RoPE(8), np.array([True]), "positions are bool"),
+        (RoPE(8), np.array([1j]), "positions are complex128"),
+        (RoPE(8), np.array([1], "m8[s]"), "positions are timedelta64"),
+        (RoPE(8), np.array([1], object), "positions are object"),
         (RoPE(8), np.array([2**63], np.uint64), "beyond int64"),
         (Resonance(RoPE(8)), np.array([1.0]), "positions are float64.1,., expected int64 values"),
     ],
