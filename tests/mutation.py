@@ -65,7 +65,7 @@ TESTS = {
     "tables.py": ["tables", "rotary"],
     "rotary.py": ["rotary"],
     "posgen.py": ["posgen"],
-    "randomness.py": ["randomness"],
+    "randomness.py": ["randomness", "posgen"],
     "nn/attention.py": ["transformer", "attention"],
     "nn/layers.py": ["layers", "loss", "swiglu"],
     "nn/dropout.py": ["layers", "attention"],

@@ -243,6 +243,13 @@ def test_nothing_to_attend_gives_empty_results_and_no_gradient(backend, batch, n
 
 
 @both
+def test_no_heads_give_empty_results(backend):
+    q, k, v, dout = inputs(5, 7, 11, heads=0)
+    results = both_passes(TWINS[backend], q, k, v, dout)
+    assert [x.shape for x in results] == [q.shape, q.shape[:3], q.shape, k.shape, k.shape]
+
+
+@both
 @pytest.mark.parametrize("n", [17, 65, 131])
 def test_dropped_weights_are_those_of_the_seed_and_the_others_grow(backend, n):
     """With the identity as values `out` is the matrix of weights."""

@@ -451,3 +451,10 @@ def test_an_amplitude_of_the_largest_number_is_no_larger():
                 assert np.isfinite(xpos.cos_sin(np.array([position]), np.float16)).all()
                 hits += amplitude == largest
     assert hits > 0
+
+
+@pytest.mark.parametrize("field", ["linear_turns", "kept_turns"])
+def test_the_ends_of_a_ramp_are_named_with_their_bound(field):
+    words = rf"^NTKByParts: {field}\[0\] is 2\.0, expected a finite number >= {field}\[1\] = 3\.5$"
+    with pytest.raises(ValueError, match=words):
+        NTKByParts(6, **{field: (2, 3.5)})

@@ -119,6 +119,11 @@ def test_the_gradient_check_looks_along_three_directions_of_each_input_and_repea
     assert gradient_error(*arguments, seed=1) != error
 
 
+def test_the_difference_of_five_points_is_exact_for_cubes():
+    error = gradient_error(lambda p: float(p["x"][0] ** 3), {"x": np.ones(1)}, {"x": np.array([3.0])}, step=0.1)
+    assert error < 1e-13  # rounding; an error of order step^2 would be some 1e-2
+
+
 def test_the_gradient_check_lets_no_zero_pass_for_a_small_gradient():
     x = normal(1, 7, 13)
     assert gradient_error(lambda p: 1e-9 * float(np.sum(p["x"])), {"x": x}, {"x": np.zeros_like(x)}) > 1

@@ -55,9 +55,9 @@ def test_short_cycles_stay_in_range(steps):
     assert all(0 < rate <= 1e-3 for rate in rates)
 
 
-def test_a_cycle_that_rises_to_its_very_end_still_ends():
-    # The warm-up rounds to all of the steps: nothing is left to fall over, and nothing is divided by.
-    rate, beta = OneCycle(1e-3, 3, math.nextafter(1, 0)).at(2)
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 17, 2**20 + 1, 2**53 - 1])
+def test_a_cycle_that_rises_to_its_very_end_still_ends(steps):
+    rate, beta = OneCycle(1e-3, steps, math.nextafter(1, 0)).at(steps - 1)
     assert rate == pytest.approx(1e-3 / 25 / 1e4)
     assert beta == pytest.approx(0.95)
 

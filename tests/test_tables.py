@@ -152,8 +152,12 @@ def test_turns_agree_with_the_tables(position):
     [
         (RoPE(8), np.array([0.0, np.nan]), "positions hold nan, expected int64 or finite float values"),
         (RoPE(8), np.array([np.inf]), "positions hold inf"),
+        (RoPE(8), np.array([1.0, -np.inf, np.nan]), "positions hold -inf"),  # the first of them
         (RoPE(8), ["a"], "positions are <U1"),
         (RoPE(8), np.array([True]), "positions are bool"),
+        (RoPE(8), np.array([1j]), "positions are complex128"),
+        (RoPE(8), np.array([1], "m8[s]"), "positions are timedelta64"),
+        (RoPE(8), np.array([1], object), "positions are object"),
         (RoPE(8), np.array([2**63], np.uint64), "beyond int64"),
         (Resonance(RoPE(8)), np.array([1.0]), "positions are float64.1,., expected int64 values"),
     ],

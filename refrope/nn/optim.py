@@ -55,7 +55,7 @@ class OneCycle:
         if step < top:
             share = step / top
             return _cosine(start, self.peak, share), _cosine(0.95, 0.85, share)
-        share = (step - top) / (last - top) if last > top else 1.0
+        share = (step - top) / (last - top)  # last > top, however near 1 the warm-up is
         return _cosine(self.peak, end, share), _cosine(0.85, 0.95, share)
 
 
