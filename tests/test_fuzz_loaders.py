@@ -131,6 +131,12 @@ def test_configurations_that_fit_are_among_the_examples():
     assert sum(read) >= len(read) / 4
 
 
+@pytest.mark.parametrize("spoilt", [{"partial_rotary_factor": 1e308}, {"rotary_pct": -1e308}, {"head_dim": 10**400}])
+def test_numbers_that_leave_the_floats_are_refused_in_words(spoilt):
+    with pytest.raises(ValueError, match=r"^from_huggingface: "):
+        from_huggingface({**GOOD, **spoilt})
+
+
 def file_with(folder, data):
     path = Path(folder, "config.json")
     path.write_bytes(data)
