@@ -127,6 +127,7 @@ def test_the_gradient_check_lets_no_zero_pass_for_a_small_gradient():
     x = normal(1, 7, 13)
     assert gradient_error(lambda p: 1e-9 * float(np.sum(p["x"])), {"x": x}, {"x": np.zeros_like(x)}) > 1
     assert gradient_error(lambda p: 1.0, {"x": x}, {"x": np.zeros_like(x)}) == 0
+    assert gradient_error(lambda p: 1.0, {"x": x}, {}) == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
