@@ -458,3 +458,10 @@ def test_the_ends_of_a_ramp_are_named_with_their_bound(field):
     words = rf"^NTKByParts: {field}\[0\] is 2\.0, expected a finite number >= {field}\[1\] = 3\.5$"
     with pytest.raises(ValueError, match=words):
         NTKByParts(6, **{field: (2, 3.5)})
+
+
+@pytest.mark.parametrize("beta_fast", [0.001, 0.5, 0.999])
+def test_lenience_allows_a_reversed_ramp_of_any_width(beta_fast):
+    assert YaRN(6, beta_fast=beta_fast, beta_slow=1.0, lenient=True).inv_freq.shape == (3,)
+    with pytest.raises(ValueError, match=r"beta_fast is .*, expected a finite number >= beta_slow = 1\.0"):
+        YaRN(6, beta_fast=beta_fast, beta_slow=1.0)

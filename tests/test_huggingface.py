@@ -735,6 +735,9 @@ def test_the_share_of_features_is_the_quotient_or_the_float_above_it(head_dim):
 
 def test_an_attention_factor_is_worth_a_word_where_it_is_not_the_usual_one():
     usual = 0.1 * math.log(4) + 1
+    shortened = {**YARN, "factor": 0.5}
+    assert not any("replaces" in note for note in read({**shortened, "attention_factor": 1.0})[1])
+    assert any("replaces" in note for note in read({**shortened, "attention_factor": 0.1 * math.log(0.5) + 1})[1])
     for value, words in ((usual, 0), (usual * (1 + 1e-7), 0), (usual * (1 + 1e-5), 1), (1.0, 1)):
         said = read({**YARN, "attention_factor": value})[1]
         assert len([note for note in said if "replaces 0.1 ln(factor) + 1" in note]) == words

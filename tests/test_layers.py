@@ -280,6 +280,8 @@ def test_sizes_and_probabilities_are_checked(backend):
             ValueError, match=r"rmsnorm_forward: gain is .*, expected float64\(5,\) for x float64\(3, 5\)"
         ):
             ops.rmsnorm_forward(np.zeros((3, 5)), gain)
+    with pytest.raises(ValueError, match=r"rmsnorm_forward: gain is float64\(5,\), expected float32\(5,\)"):
+        ops.rmsnorm_forward(np.zeros((3, 5), np.float32), np.zeros(5))
     for probability in (1.0, 1 - 2**-34, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"expected a number in \[0, 1\)"):
             drop(np.zeros(3), probability, 1)
