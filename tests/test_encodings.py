@@ -1,7 +1,7 @@
 """Every number of an encoding is the float64 nearest to its formula."""
 
 import math
-from dataclasses import fields
+from dataclasses import FrozenInstanceError, fields
 from decimal import localcontext
 
 import mpmath
@@ -465,3 +465,12 @@ def test_lenience_allows_a_reversed_ramp_of_any_width(beta_fast):
     assert YaRN(6, beta_fast=beta_fast, beta_slow=1.0, lenient=True).inv_freq.shape == (3,)
     with pytest.raises(ValueError, match=r"beta_fast is .*, expected a finite number >= beta_slow = 1\.0"):
         YaRN(6, beta_fast=beta_fast, beta_slow=1.0)
+
+
+@pytest.mark.parametrize("kind", [*DEFAULTS, Resonance])
+def test_an_encoding_never_changes(kind):
+    encoding = Resonance(RoPE(6)) if kind is Resonance else kind(6)
+    for field in fields(kind):
+        with pytest.raises(FrozenInstanceError):
+            setattr(encoding, field.name, 8)
+    assert len({encoding, encoding}) == 1
