@@ -474,3 +474,26 @@ def test_an_encoding_never_changes(kind):
         with pytest.raises(FrozenInstanceError):
             setattr(encoding, field.name, 8)
     assert len({encoding, encoding}) == 1
+
+
+def test_fope_mixes_tables_of_positions_of_any_shape():
+    encoding = FoPE(8, 100.0, train_length=700, cos_coefficients=np.ones((4, 4)), sin_coefficients=np.eye(4)[::-1])
+    whole = encoding.cos_sin(np.arange(6), np.float64)
+    for shape in ((2, 3), (1, 3, 2)):
+        for found, wanted in zip(encoding.cos_sin(np.arange(6).reshape(shape), np.float64), whole, strict=True):
+            assert np.array_equal(found.reshape(6, 4), wanted)
+    assert np.array_equal(encoding.cos_sin(4, np.float64)[1], whole[1][4])
+
+
+def test_a_wavelength_of_two_to_the_63_is_beyond_int64():
+    edge = 2.0**63 / (2 * math.pi)
+    scaled = [LinearPI(2, factor=edge + step * math.ulp(edge)) for step in range(-3, 4)]
+    assert 2.0**63 in [encoding.wavelengths[0] for encoding in scaled]
+    for encoding in scaled:
+        if encoding.wavelengths[0] >= 2.0**63:
+            with pytest.raises(
+                ValueError, match=r"the wavelength of pair 0 is 9\.22e\+18, expected above 1/2 and below"
+            ):
+                Resonance(encoding)
+        else:
+            assert 0 < Resonance(encoding).periods[0] < 2**63
