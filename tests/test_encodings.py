@@ -465,6 +465,9 @@ def test_lenience_allows_a_reversed_ramp_of_any_width(beta_fast):
     assert YaRN(6, beta_fast=beta_fast, beta_slow=1.0, lenient=True).inv_freq.shape == (3,)
     with pytest.raises(ValueError, match=r"beta_fast is .*, expected a finite number >= beta_slow = 1\.0"):
         YaRN(6, beta_fast=beta_fast, beta_slow=1.0)
+    for none in (0.0, -beta_fast):  # no pair makes so few turns
+        with pytest.raises(ValueError, match=f"^YaRN: beta_fast is {none}, expected a finite number > 0$"):
+            YaRN(6, beta_fast=none, lenient=True)
 
 
 @pytest.mark.parametrize("kind", [*DEFAULTS, Resonance])

@@ -397,6 +397,7 @@ def slow_yarn(rope, plain):
     ("rope", "top", "words"),
     [
         ({**DEFAULT, "rope_type": "yran"}, {}, "unknown rope_type 'yran'; did you mean 'yarn'?"),
+        ({**DEFAULT, "rope_type": "alibi"}, {}, "unknown rope_type 'alibi'"),
         ({**DEFAULT, "rope_type": 3}, {}, "rope_type is 3, expected a string"),
         ({**DEFAULT, "rope_type": "axial"}, {}, "rope_type 'axial' is not one encoding"),
         ({"rope_type": "linear"}, {}, "factor is missing, but rope_type 'linear' needs it"),

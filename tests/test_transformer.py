@@ -155,6 +155,7 @@ def test_positions_enter_through_the_tables_alone():
             r"tokens are float64\(2, 7\), expected integers \(B, T\)",
         ),
         (lambda m: m.forward(tokens()[0], tables()), r"tokens are int64\(7,\)"),
+        (lambda m: m.forward(tokens()[None], tables()), r"tokens are int64\(1, 2, 7\), expected integers \(B, T\)"),
         (
             lambda m: m.forward(tokens(), tables(dtype=np.float32)),
             r"rotate: cos is float32\(7, 3\), expected float64\(7, r/2\)",
