@@ -742,3 +742,12 @@ def test_an_attention_factor_is_worth_a_word_where_it_is_not_the_usual_one():
     for value, words in ((usual, 0), (usual * (1 + 1e-7), 0), (usual * (1 + 1e-5), 1), (1.0, 1)):
         said = read({**YARN, "attention_factor": value})[1]
         assert len([note for note in said if "replaces 0.1 ln(factor) + 1" in note]) == words
+
+
+def test_leftovers_beside_hunyuans_alpha_are_not_worth_a_word():
+    leftovers = {"beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
+    rope = {**DYNAMIC, "alpha": 1000.0, **leftovers}
+    encoding, said = read(rope, model_type="hunyuan_v1_dense")
+    assert encoding == NTKAware(64, factor=1000.0)
+    assert len(said) == 1
+    assert "ignored by rope_type 'dynamic': x" in read({**rope, "x": 1}, model_type="hunyuan_v1_dense")[1]
