@@ -652,6 +652,10 @@ def test_distance_bias_is_its_definition():
         ValueError, match=r"^distance_bias: table is float64\(3, 7\), expected \(\.\.\., 8\) to fit n_k$"
     ):
         numpy_attention.distance_bias(table, 5, 8)
+    with pytest.raises(
+        ValueError, match=r"^distance_bias: table is float64\(3, 7\), expected \(\.\.\., 6\) to fit n_k$"
+    ):
+        numpy_attention.distance_bias(table, 5, 6)
     with pytest.raises(ValueError, match=r"^distance_bias: n_q is 8, expected at least 0 and at most n_k = 7$"):
         numpy_attention.distance_bias(table, 8, 7)
     alone = numpy_attention.distance_bias(table[0], 5, 7)

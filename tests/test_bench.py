@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import BACKENDS
+from conftest import BACKENDS, slow
 
 from refrope import TransformerConfig, cli, kernels
 from refrope.bench import cases, command, kernel_cases, step_cases, timing
@@ -54,7 +54,9 @@ def test_every_kernel_case_is_right():
         assert case.work > 0
 
 
-def test_steps_are_compared_with_their_products_and_written_as_json(capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("sequences", [16, pytest.param(step_cases.SEQUENCES, marks=slow)])
+def test_steps_are_compared_with_their_products_and_written_as_json(sequences, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(step_cases, "SEQUENCES", sequences)
     monkeypatch.setattr(timing, "SETTLE_SECONDS", 0)  # the times are looked at for their form alone
     file = tmp_path / "bench.json"
     assert cli.main(["bench", "--only", "steps,memory", "--repeats", "1", "--json", str(file)]) == 0

@@ -1,7 +1,7 @@
 """Every number of an encoding is the float64 nearest to its formula."""
 
 import math
-from dataclasses import fields
+from dataclasses import FrozenInstanceError, fields
 from decimal import localcontext
 
 import mpmath
@@ -458,3 +458,45 @@ def test_the_ends_of_a_ramp_are_named_with_their_bound(field):
     words = rf"^NTKByParts: {field}\[0\] is 2\.0, expected a finite number >= {field}\[1\] = 3\.5$"
     with pytest.raises(ValueError, match=words):
         NTKByParts(6, **{field: (2, 3.5)})
+
+
+@pytest.mark.parametrize("beta_fast", [0.001, 0.5, 0.999])
+def test_lenience_allows_a_reversed_ramp_of_any_width(beta_fast):
+    assert YaRN(6, beta_fast=beta_fast, beta_slow=1.0, lenient=True).inv_freq.shape == (3,)
+    with pytest.raises(ValueError, match=r"beta_fast is .*, expected a finite number >= beta_slow = 1\.0"):
+        YaRN(6, beta_fast=beta_fast, beta_slow=1.0)
+    for none in (0.0, -beta_fast):  # no pair makes so few turns
+        with pytest.raises(ValueError, match=f"^YaRN: beta_fast is {none}, expected a finite number > 0$"):
+            YaRN(6, beta_fast=none, lenient=True)
+
+
+@pytest.mark.parametrize("kind", [*DEFAULTS, Resonance])
+def test_an_encoding_never_changes(kind):
+    encoding = Resonance(RoPE(6)) if kind is Resonance else kind(6)
+    for field in fields(kind):
+        with pytest.raises(FrozenInstanceError):
+            setattr(encoding, field.name, 8)
+    assert len({encoding, encoding}) == 1
+
+
+def test_fope_mixes_tables_of_positions_of_any_shape():
+    encoding = FoPE(8, 100.0, train_length=700, cos_coefficients=np.ones((4, 4)), sin_coefficients=np.eye(4)[::-1])
+    whole = encoding.cos_sin(np.arange(6), np.float64)
+    for shape in ((2, 3), (1, 3, 2)):
+        for found, wanted in zip(encoding.cos_sin(np.arange(6).reshape(shape), np.float64), whole, strict=True):
+            assert np.array_equal(found.reshape(6, 4), wanted)
+    assert np.array_equal(encoding.cos_sin(4, np.float64)[1], whole[1][4])
+
+
+def test_a_wavelength_of_two_to_the_63_is_beyond_int64():
+    edge = 2.0**63 / (2 * math.pi)
+    scaled = [LinearPI(2, factor=edge + step * math.ulp(edge)) for step in range(-3, 4)]
+    assert 2.0**63 in [encoding.wavelengths[0] for encoding in scaled]
+    for encoding in scaled:
+        if encoding.wavelengths[0] >= 2.0**63:
+            with pytest.raises(
+                ValueError, match=r"the wavelength of pair 0 is 9\.22e\+18, expected above 1/2 and below"
+            ):
+                Resonance(encoding)
+        else:
+            assert 0 < Resonance(encoding).periods[0] < 2**63

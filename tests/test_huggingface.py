@@ -397,6 +397,7 @@ def slow_yarn(rope, plain):
     ("rope", "top", "words"),
     [
         ({**DEFAULT, "rope_type": "yran"}, {}, "unknown rope_type 'yran'; did you mean 'yarn'?"),
+        ({**DEFAULT, "rope_type": "alibi"}, {}, "unknown rope_type 'alibi'"),
         ({**DEFAULT, "rope_type": 3}, {}, "rope_type is 3, expected a string"),
         ({**DEFAULT, "rope_type": "axial"}, {}, "rope_type 'axial' is not one encoding"),
         ({"rope_type": "linear"}, {}, "factor is missing, but rope_type 'linear' needs it"),
@@ -735,6 +736,18 @@ def test_the_share_of_features_is_the_quotient_or_the_float_above_it(head_dim):
 
 def test_an_attention_factor_is_worth_a_word_where_it_is_not_the_usual_one():
     usual = 0.1 * math.log(4) + 1
+    shortened = {**YARN, "factor": 0.5}
+    assert not any("replaces" in note for note in read({**shortened, "attention_factor": 1.0})[1])
+    assert any("replaces" in note for note in read({**shortened, "attention_factor": 0.1 * math.log(0.5) + 1})[1])
     for value, words in ((usual, 0), (usual * (1 + 1e-7), 0), (usual * (1 + 1e-5), 1), (1.0, 1)):
         said = read({**YARN, "attention_factor": value})[1]
         assert len([note for note in said if "replaces 0.1 ln(factor) + 1" in note]) == words
+
+
+def test_leftovers_beside_hunyuans_alpha_are_not_worth_a_word():
+    leftovers = {"beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
+    rope = {**DYNAMIC, "alpha": 1000.0, **leftovers}
+    encoding, said = read(rope, model_type="hunyuan_v1_dense")
+    assert encoding == NTKAware(64, factor=1000.0)
+    assert len(said) == 1
+    assert "ignored by rope_type 'dynamic': x" in read({**rope, "x": 1}, model_type="hunyuan_v1_dense")[1]

@@ -128,6 +128,7 @@ def test_the_gradient_check_lets_no_zero_pass_for_a_small_gradient():
     x = normal(1, 7, 13)
     assert gradient_error(lambda p: 1e-9 * float(np.sum(p["x"])), {"x": x}, {"x": np.zeros_like(x)}) > 1
     assert gradient_error(lambda p: 1.0, {"x": x}, {"x": np.zeros_like(x)}) == 0
+    assert gradient_error(lambda p: 1.0, {"x": x}, {}) == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -280,6 +281,8 @@ def test_sizes_and_probabilities_are_checked(backend):
             ValueError, match=r"rmsnorm_forward: gain is .*, expected float64\(5,\) for x float64\(3, 5\)"
         ):
             ops.rmsnorm_forward(np.zeros((3, 5)), gain)
+    with pytest.raises(ValueError, match=r"rmsnorm_forward: gain is float64\(5,\), expected float32\(5,\)"):
+        ops.rmsnorm_forward(np.zeros((3, 5), np.float32), np.zeros(5))
     for probability in (1.0, 1 - 2**-34, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"expected a number in \[0, 1\)"):
             drop(np.zeros(3), probability, 1)

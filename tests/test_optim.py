@@ -1,6 +1,7 @@
 """AdamW and the one-cycle schedule are the published algorithms."""
 
 import math
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -81,3 +82,8 @@ def test_settings_are_checked():
     for warmup in (0.0, 1.0, float("nan")):
         with pytest.raises(ValueError, match=f"OneCycle: warmup is {warmup}, expected a number between 0 and 1"):
             OneCycle(1e-3, 10, warmup)
+
+
+def test_a_schedule_never_changes():
+    with pytest.raises(FrozenInstanceError):
+        OneCycle(1e-3, 10).peak = 1.0

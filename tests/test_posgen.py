@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import re
 import struct
+from dataclasses import FrozenInstanceError
 from functools import cache
 
 import numpy as np
@@ -692,3 +693,13 @@ THE_PAPERS = {"modulus": 17, "j": 1, "k": 3}
 def test_what_nobody_says_is_the_papers(function, defaults):
     parameters = inspect.signature(function).parameters.values()
     assert {each.name: each.default for each in parameters if each.default is not each.empty} == defaults
+
+
+def test_rules_and_datasets_never_change_and_are_compared_as_objects():
+    rule, data = posgen.table_rule(), make_splits("cot", seed=1, train=1, validation=1, test=1)
+    for each, field in ((rule, "seed"), (data, "modulus")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(each, field, 7)
+        assert {each: 1}[each] == 1
+    assert rule != posgen.table_rule()
+    assert "array" not in repr(rule)

@@ -1,5 +1,7 @@
 """Tables are as exact as float64 angles allow, and Resonance's repeat bit for bit."""
 
+from dataclasses import FrozenInstanceError
+
 import mpmath
 import numpy as np
 import pytest
@@ -224,6 +226,8 @@ def test_period_tables_that_fit_exactly_are_taken_and_can_no_longer_be_changed()
     one = PeriodTables(ENTRIES.copy(), ENTRIES.copy(), np.array([4]), np.array([1]))
     assert one.periods.tolist() == [1]
     assert {one: 1}[one] == 1  # compared as objects, not by their arrays
+    with pytest.raises(FrozenInstanceError):
+        one.cos = ENTRIES
 
 
 def test_tables_are_float32_and_of_amplitude_1_unless_asked_otherwise():

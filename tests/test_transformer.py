@@ -150,11 +150,14 @@ def test_positions_enter_through_the_tables_alone():
             r"Transformer\.forward: tokens hold 15, expected values in \[0, 11\)",
         ),
         (lambda m: m.forward(tokens() - 3, tables()), r"Transformer\.forward: tokens hold -3"),
+        (lambda m: m.forward(np.array([[0, 11]]), tables()), r"Transformer\.forward: tokens hold 11, expected values"),
+        (lambda m: m.forward(np.array([[-1, 11]]), tables()), r"Transformer\.forward: tokens hold -1, expected values"),
         (
             lambda m: m.forward(tokens().astype(float), tables()),
             r"tokens are float64\(2, 7\), expected integers \(B, T\)",
         ),
         (lambda m: m.forward(tokens()[0], tables()), r"tokens are int64\(7,\)"),
+        (lambda m: m.forward(tokens()[None], tables()), r"tokens are int64\(1, 2, 7\), expected integers \(B, T\)"),
         (
             lambda m: m.forward(tokens(), tables(dtype=np.float32)),
             r"rotate: cos is float32\(7, 3\), expected float64\(7, r/2\)",

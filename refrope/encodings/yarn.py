@@ -88,8 +88,10 @@ class YaRN(RotaryEncoding):
         self._check_factor(self.factor)
         check_integer(self.name, "original_length", self.original_length, 1)
         slow = check_number(self.name, "beta_slow", self.beta_slow, "a finite number > 0", 0.0, above=True)
-        least = 0.0 if self.lenient else slow
-        check_number(self.name, "beta_fast", self.beta_fast, f"a finite number >= beta_slow = {slow}", least)
+        if self.lenient:
+            check_number(self.name, "beta_fast", self.beta_fast, "a finite number > 0", 0.0, above=True)
+        else:
+            check_number(self.name, "beta_fast", self.beta_fast, f"a finite number >= beta_slow = {slow}", slow)
         check_name(self.name, "ramp", self.ramp, RAMPS)
         check_name(self.name, "blend", self.blend, BLENDS)
         for name in ("truncate", "target_ramp"):
