@@ -22,6 +22,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import sys
 import time
@@ -42,6 +43,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 from hypothesis import Phase, settings, strategies
 
 WARM = (strategies, jsonschema, matplotlib.pyplot, mpmath, numpy, pytest)  # what every fork finds loaded
+_MEMORY = 8 * 2**30
 ROOT = Path(__file__).resolve().parent.parent
 
 # Each module, and the test files that are meant to pin it, the likeliest to notice first.
@@ -66,8 +68,11 @@ TESTS = {
     "rotary.py": ["rotary"],
     "posgen.py": ["posgen"],
     "randomness.py": ["randomness", "posgen"],
+    "arrays.py": ["arrays", "hostile_input"],
     "nn/attention.py": ["transformer", "attention"],
+    "nn/attention_checks.py": ["attention", "hostile_input"],
     "nn/layers.py": ["layers", "loss", "swiglu"],
+    "nn/layer_checks.py": ["layers", "loss", "swiglu", "hostile_input"],
     "nn/dropout.py": ["layers", "attention"],
     "nn/optim.py": ["optim", "layers"],
     "nn/transformer.py": ["transformer", "evaluate", "train"],
@@ -154,6 +159,7 @@ def test_in_a_fork(module: str, path: Path | None, text: str) -> int:
         for stream in range(3):
             os.dup2(silence, stream)
         os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))  # a mutant may ask for any amount
         os.chdir(ROOT)
         of_the_file = importlib.machinery.SourceFileLoader.get_code
 
