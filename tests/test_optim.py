@@ -1,5 +1,6 @@
 """AdamW and the one-cycle schedule are the published algorithms."""
 
+import inspect
 import math
 from dataclasses import FrozenInstanceError
 
@@ -87,3 +88,8 @@ def test_settings_are_checked():
 def test_a_schedule_never_changes():
     with pytest.raises(FrozenInstanceError):
         OneCycle(1e-3, 10).peak = 1.0
+
+
+def test_an_optimizer_starts_from_sizes_and_constants_alone():
+    taken = list(inspect.signature(AdamW).parameters)
+    assert taken == ["size", "dtype", "weight_decay", "beta2", "eps", "step"]

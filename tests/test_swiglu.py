@@ -117,6 +117,16 @@ def test_results_that_overlap_other_places_do_not_disturb(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_are_written_where_they_are_wanted(backend):
+    ops, (gate, up, dy) = OPS[backend], normal(1, 3, 5, 11)
+    expected, places = ops.swiglu_backward(dy, gate, up), (np.zeros((5, 11)), np.zeros((5, 11)))
+    returned = ops.swiglu_backward(dy, gate, up, out=places)
+    for value, place, right in zip(returned, places, expected, strict=True):
+        assert value is place
+        assert same_bits(value, right)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_wrong_calls_are_explained(backend):
     ops = OPS[backend]
     with pytest.raises(ValueError, match=r"swiglu_forward: up is float64\(2, 4\), expected float64\(2, 3\) like gate"):
