@@ -121,7 +121,13 @@ def test_backward_is_the_derivative_along_random_directions(backend, n_q, n_k, d
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("extra", [0, 1, 40])
 @pytest.mark.parametrize(
-    ("n_q", "d"), [*((n, d) for n in EDGES for d in (7, 64)), *((37, d) for d in HEAD_DIMS), (513, 5), (577, 64)]
+    ("n_q", "d"),
+    [
+        *((n, d) for n in EDGES for d in (7, 64)),
+        *((37, d) for d in HEAD_DIMS),
+        (513, 5),
+        pytest.param(577, 64, marks=slow),
+    ],
 )
 def test_c_equals_the_float64_numpy_twin_at_every_boundary(n_q, d, extra, dtype):
     arrays = inputs(n_q, n_q + extra, d, dtype)
@@ -594,7 +600,7 @@ def test_heads_of_a_group_share_their_keys(backend, n_q, n_k, d, group, dtype):
 
 @both
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n_k", [5, 6, 15, 16, 17, 63, 64, 65, 127, 128, 129, 513])
+@pytest.mark.parametrize("n_k", [5, 6, 15, 16, 17, 63, 64, 65, 127, 128, 129, pytest.param(513, marks=slow)])
 @pytest.mark.parametrize("d", [1, 7, 16, 64, 80, 130])
 def test_decoding_is_the_last_rows_of_the_whole(backend, n_k, d, dtype):
     q, k, v, _ = inputs(n_k, n_k, d, dtype)
