@@ -70,7 +70,7 @@ TESTS = {
     "randomness.py": ["randomness", "posgen"],
     "arrays.py": ["arrays", "hostile_input"],
     "nn/attention.py": ["transformer", "attention"],
-    "nn/attention_checks.py": ["attention", "hostile_input"],
+    "nn/attention_checks.py": ["arrays", "attention", "hostile_input"],
     "nn/layers.py": ["layers", "loss", "swiglu"],
     "nn/layer_checks.py": ["layers", "loss", "swiglu", "hostile_input"],
     "nn/dropout.py": ["layers", "attention"],
