@@ -74,17 +74,13 @@ def _slices(x: Array, y: Array) -> tuple[Array, Array, bool]:
     """
     source = slices_of(x)
     if y is x:
-        return source, source, _is_view(source, x)
+        return source, source, np.may_share_memory(source, x)
     target = slices_of(y)
     if overlap(x, y):
         if in_the_way(y, [x]):
             return source, np.empty(target.shape, target.dtype), False
-        return source, source, _is_view(source, y)
-    return source, target, _is_view(target, y)
-
-
-def _is_view(slices: Array, array: Array) -> bool:
-    return np.may_share_memory(slices, array)
+        return source, source, np.may_share_memory(source, y)
+    return source, target, np.may_share_memory(target, y)
 
 
 def _beside(target: Array, table: Array) -> Array:

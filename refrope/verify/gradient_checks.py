@@ -55,15 +55,17 @@ def _rmsnorm(ops: Any, draws: Any) -> Case:
     x, gain, dy = draws.normal(7, 13), draws.normal(13), draws.normal(7, 13)
     dx, dgain = ops.rmsnorm_backward(dy, x, gain, ops.rmsnorm_forward(x, gain)[1])
     inputs = {"x": x, "gain": gain}
-    loss = lambda p: float(np.sum(ops.rmsnorm_forward(p["x"], p["gain"])[0] * dy))  # noqa: E731
-    return loss, inputs, {"x": dx, "gain": dgain}
+    return (lambda p: float(np.sum(ops.rmsnorm_forward(p["x"], p["gain"])[0] * dy))), inputs, {"x": dx, "gain": dgain}
 
 
 def _linear(ops: Any, draws: Any) -> Case:
     x, weight, dy = draws.normal(7, 5), draws.normal(5, 11), draws.normal(7, 11)
     dx, dweight = ops.linear_backward(dy, x, weight)
-    loss = lambda p: float(np.sum(ops.linear_forward(p["x"], p["weight"]) * dy))  # noqa: E731
-    return loss, {"x": x, "weight": weight}, {"x": dx, "weight": dweight}
+    return (
+        (lambda p: float(np.sum(ops.linear_forward(p["x"], p["weight"]) * dy))),
+        {"x": x, "weight": weight},
+        {"x": dx, "weight": dweight},
+    )
 
 
 def _relu(ops: Any, draws: Any) -> Case:
@@ -76,8 +78,11 @@ def _relu(ops: Any, draws: Any) -> Case:
 def _swiglu(ops: Any, draws: Any) -> Case:
     gate, up, dy = draws.normal(5, 11), draws.normal(5, 11), draws.normal(5, 11)
     dgate, dup = ops.swiglu_backward(dy, gate, up)
-    loss = lambda p: float(np.sum(ops.swiglu_forward(p["gate"], p["up"]) * dy))  # noqa: E731
-    return loss, {"gate": gate, "up": up}, {"gate": dgate, "up": dup}
+    return (
+        (lambda p: float(np.sum(ops.swiglu_forward(p["gate"], p["up"]) * dy))),
+        {"gate": gate, "up": up},
+        {"gate": dgate, "up": dup},
+    )
 
 
 def _cross_entropy(ops: Any, draws: Any) -> Case:
@@ -85,22 +90,27 @@ def _cross_entropy(ops: Any, draws: Any) -> Case:
     weights[0] = 1.0
     probabilities = ops.cross_entropy_forward(logits, targets, weights)[1]
     dlogits = ops.cross_entropy_backward(probabilities, targets, weights)
-    loss = lambda p: float(ops.cross_entropy_forward(p["logits"], targets, weights)[0])  # noqa: E731
-    return loss, {"logits": logits}, {"logits": dlogits}
+    return (
+        (lambda p: float(ops.cross_entropy_forward(p["logits"], targets, weights)[0])),
+        {"logits": logits},
+        {"logits": dlogits},
+    )
 
 
 def _embedding(ops: Any, draws: Any) -> Case:
     table, tokens, dy = draws.normal(5, 3), draws.integers(0, 5, 13), draws.normal(13, 3)
     dtable = np.zeros_like(table)
     ops.embedding_backward(dy, tokens, dtable)
-    loss = lambda p: float(np.sum(ops.embedding_forward(tokens, p["table"]) * dy))  # noqa: E731
-    return loss, {"table": table}, {"table": dtable}
+    return (
+        (lambda p: float(np.sum(ops.embedding_forward(tokens, p["table"]) * dy))),
+        {"table": table},
+        {"table": dtable},
+    )
 
 
 def _dropout(ops: Any, draws: Any) -> Case:
     x, dy, seed = draws.normal(7, 13), draws.normal(7, 13), int(draws.integers(0, 2**63, 1)[0])
-    loss = lambda p: float(np.sum(ops.dropout(p["x"], 0.3, seed) * dy))  # noqa: E731
-    return loss, {"x": x}, {"x": ops.dropout(dy, 0.3, seed)}
+    return (lambda p: float(np.sum(ops.dropout(p["x"], 0.3, seed) * dy))), {"x": x}, {"x": ops.dropout(dy, 0.3, seed)}
 
 
 def _attention(ops: Any, draws: Any) -> Case:
