@@ -73,7 +73,7 @@ def mapped_forward(
     Merging by log sum exp: Dao et al. 2022, arXiv:2205.14135, Section 3.1.
     """
     _check("mapped_forward", q, k, passes, dropout)
-    settings = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
+    settings: dict[str, Any] = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
     turned_q = _turned(ops, q, [(p.q_tables, p.queries) for p in passes])
     turned_k = _turned(ops, k, [(p.k_tables, p.keys) for p in passes])
     if out is None:
@@ -85,7 +85,9 @@ def mapped_forward(
         first = not seen[rows].any()
         out_p, lse_p = ops.attention_forward(
             *(q_p, k_p, v[:, :, p.keys]),
-            **settings | _mask(p),
+            **settings,
+            causal=p.causal,
+            window=p.window,
             out=out[:, :, rows] if first else None,
         )
         if first:
@@ -133,7 +135,7 @@ def mapped_backward(
         As in the forward call.
     """
     _check("mapped_backward", q, k, passes, dropout)
-    settings = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
+    settings: dict[str, Any] = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
     q_uses, k_uses = [(p.q_tables, p.queries) for p in passes], [(p.k_tables, p.keys) for p in passes]
     if grads is None:
         grads = (np.empty_like(q), np.empty_like(k), np.empty_like(v))
@@ -147,7 +149,9 @@ def mapped_backward(
         )
         ops.attention_backward(
             *(dout[:, :, rows], q_p, k_p, v[:, :, columns], out[:, :, rows], lse[:, :, rows]),
-            **settings | _mask(p),
+            **settings,
+            causal=p.causal,
+            window=p.window,
             grads=terms,
         )
         dq_sums[id(p.q_tables)].add(rows, terms[0])
@@ -294,10 +298,6 @@ def _merge(out: Array, lse: Array, other: Array, other_lse: Array) -> None:
     other *= np.exp(other_lse - total)[..., None]
     out += other
     lse[...] = total
-
-
-def _mask(p: PassTables) -> dict[str, Any]:
-    return {"causal": p.causal} if p.window is None else {"causal": p.causal, "window": p.window}
 
 
 def _check(function: str, q: Array, k: Array, passes: Sequence[PassTables], dropout: float) -> None:
