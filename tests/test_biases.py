@@ -1,4 +1,4 @@
-"""ALiBi, T5's bias and Kerple: values from loops over the papers' formulas, gradients from differences, whole attention."""
+"""ALiBi, T5's bias and Kerple against loops over their formulas; gradients of all biases, alone and in attention."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def exactly(message):
 
 
 def start(bias, heads=HEADS, seed=3):
-    return bias.initial(heads, bit_source(seed, "test"))
+    """Weights to differentiate at: FIRE's two maxima are apart, while it starts where they may be equal."""
+    weights = bias.initial(heads, bit_source(seed, "test"))
+    return {**weights, "multiplier": np.array([0.93])} if "multiplier" in weights else weights
 
 
 # ---- ALiBi ----
@@ -123,10 +125,11 @@ def test_t5_buckets_begin_where_exact_powers_say(num_buckets, max_distance):
         assert bucket == num_buckets - 1 or max_distance ** (k + 1) * half**rest > n**rest * half ** (k + 1)
 
 
-def test_the_float_formula_falls_short_of_an_exact_power():
-    # (40 / 5)^5 is 2^15 and (160 / 5)^3 too: k = 3 exactly, and the quotient of the logarithms is below 3 in float64.
-    assert t5_bucket(40, 10, 160) == 7
-    assert T5Bias(10, 160).buckets(np.array([39, 40])).tolist() == [7, 8]
+def test_the_float_formula_falls_short_of_exact_powers():
+    """Half is 5 and the last distance 32 times that, so 10 = 5 * 32^(1/5) begins bucket 6, and so on."""
+    distances = np.array([9, 10, 19, 20, 39, 40, 79, 80])
+    assert T5Bias(10, 160).buckets(distances).tolist() == [5, 6, 6, 7, 7, 8, 8, 9]
+    assert [t5_bucket(n, 10, 160) for n in (10, 20, 80)] == [5, 6, 8]
 
 
 def test_t5_looks_up_its_table():
@@ -209,12 +212,12 @@ def test_gradients_of_weights_are_those_of_differences_and_a_longer_one_is_refus
 def test_values_follow_the_shape_of_the_distances(bias, shape):
     weights = start(bias)
     distances = np.arange(math.prod(shape)).reshape(shape)
-    queries = distances + 2
+    queries = np.array(distances + 2)
     values = bias.forward(weights, HEADS, distances, queries)
     assert values.shape == (HEADS, *shape)
     grads = bias.backward(np.ones_like(values), weights, HEADS, distances, queries)
     assert {name: g.shape for name, g in grads.items()} == bias.shapes(HEADS)
-    one_by_one = [bias.forward(weights, HEADS, d, q) for d, q in zip(distances.ravel(), queries.ravel(), strict=True)]
+    one_by_one = [bias.forward(weights, HEADS, np.array(n), np.array(n + 2)) for n in distances.ravel()]
     if one_by_one:
         assert np.abs(np.stack(one_by_one, axis=1) - values.reshape(HEADS, -1)).max() <= FLOAT64
 
@@ -240,29 +243,33 @@ def test_attention_trains_the_weights_through_dbias(bias, n_q, backend):
     ops = operations(backend)
     shapes = [(BATCH, HEADS, n, HEAD_DIM) for n in (n_q, LENGTH, LENGTH, n_q)]
     q, k, v, dout = (normal(*shape, seed=i) for i, shape in enumerate(shapes))
-    queries = np.arange(LENGTH - n_q, LENGTH)[:, None]
-    distances = np.arange(LENGTH) if bias.of_distance else queries - np.arange(LENGTH)
+    queries = None if bias.of_distance else np.arange(LENGTH - n_q, LENGTH)[:, None]
+    distances = np.arange(LENGTH) if queries is None else queries - np.arange(LENGTH)
     weights = start(bias)
 
     def of_pairs(values):
         return distance_bias(values, n_q, LENGTH) if bias.of_distance else values
 
     def loss(inputs):
-        values = bias.forward(inputs, HEADS, distances, queries if not bias.of_distance else None)
-        return float(np.sum(dout * ops.attention_forward(q, k, v, bias=of_pairs(values))[0]))
+        values = bias.forward(inputs, HEADS, distances, queries)
+        out, _ = ops.attention_forward(q, k, v, bias=of_pairs(values))
+        return float(np.sum(dout * out) + np.sum(direct * values))
 
-    values = bias.forward(weights, HEADS, distances, queries if not bias.of_distance else None)
+    values = bias.forward(weights, HEADS, distances, queries)
+    # Softmax does not see what all keys of a query share, and so some weights would have no gradient but for this term.
+    direct = normal(*values.shape, seed=5)
     if bias.of_distance:
         dbias = distance_bias(np.zeros((BATCH, HEADS, LENGTH)), n_q, LENGTH)
     else:
         dbias = np.zeros((BATCH, HEADS, n_q, LENGTH))
     out, lse = ops.attention_forward(q, k, v, bias=of_pairs(values))
     ops.attention_backward(dout, q, k, v, out, lse, bias=of_pairs(values), dbias=dbias)
-    dvalues = (dbias[..., -1, ::-1] if bias.of_distance else dbias).sum(axis=0)
-    grads = bias.backward(dvalues, weights, HEADS, distances, queries)
-    # The loss does not change with a number that all keys of a query share: only rounding is left of its gradient.
-    grads = {name: gradient for name, gradient in grads.items() if name != "out.bias"}
+    of_attention = (dbias[..., -1, ::-1] if bias.of_distance else dbias).sum(axis=0)
+    assert np.abs(of_attention).max() > 0.1
+    grads = bias.backward(of_attention + direct, weights, HEADS, distances, queries)
     assert gradient_error(loss, weights, grads) <= DIFFERENCES
+    longer = bias.backward(1.001 * of_attention + direct, weights, HEADS, distances, queries)
+    assert gradient_error(loss, weights, longer) > WRONG
 
 
 @pytest.mark.parametrize("bias", ALL, ids=ids)

@@ -19,7 +19,7 @@ def clamped(function: str, distances: Array) -> Array:
     """The distances with 0 in place of what is below, or an error unless they are integers."""
     if not isinstance(distances, np.ndarray) or distances.dtype.kind not in "iu":
         raise ValueError(f"{function}: distances is {describe(distances)}, expected an array of integers")
-    return np.maximum(distances, 0)
+    return np.asarray(np.maximum(distances, 0))
 
 
 def check_weights(function: str, weights: Mapping[str, Array], heads: int, shapes: Callable[[int], Shapes]) -> None:

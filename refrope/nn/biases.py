@@ -166,8 +166,8 @@ class T5Bias(Bias):
 
     Notes
     -----
-    T5's formula is ``half + floor(ln(n / half) / ln(max_distance / half) * (num_buckets - half))`` in float32, which
-    may fall one bucket short where the exact value is an integer. The bounds here are exact, by integer powers.
+    T5's formula is ``half + floor(ln(n / half) / ln(max_distance / half) * (num_buckets - half))`` in floating point,
+    which may fall one bucket short where the exact value is an integer. The bounds here are exact, by integer powers.
 
     References
     ----------
@@ -205,8 +205,8 @@ class T5Bias(Bias):
     ) -> Array:
         """``table[bucket(distance)]``, float64 (heads, ...)."""
         check_weights(f"{self.name}.forward", weights, heads, self.shapes)
-        values: Array = weights["table"].T.astype(np.float64)[:, self.buckets(distances)]
-        return values
+        buckets = self.buckets(clamped(f"{self.name}.forward", distances))
+        return np.ascontiguousarray(weights["table"].T.astype(np.float64)[:, buckets])
 
     def backward(
         self,
@@ -218,7 +218,7 @@ class T5Bias(Bias):
     ) -> dict[str, Array]:
         """The gradient of a bucket is the sum over the distances in it."""
         check_weights(f"{self.name}.backward", weights, heads, self.shapes)
-        buckets = self.buckets(distances)
+        buckets = self.buckets(clamped(f"{self.name}.backward", distances))
         check_gradient(self.name, dvalues, heads, buckets)
         sums = [np.bincount(buckets.ravel(), row.ravel(), minlength=self.num_buckets) for row in dvalues]
         return {"table": np.stack(sums, axis=1).astype(weights["table"].dtype)}  # values = table.T[:, buckets]
