@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refrope.encodings import DynamicNTK, Resonance, RoPE, YaRN
-from refrope.encodings.remap import STRING, DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
+from refrope.encodings.remap import STRING, DualChunk, LeakyReRoPE, PassTables, ReRoPE, SelfExtend
 from refrope.nn.backends import NumpyOps, operations
 from refrope.nn.gradcheck import gradient_error
 from refrope.nn.mapped import mapped_backward, mapped_forward, mapped_reference
@@ -328,20 +328,35 @@ def test_scores_far_apart_are_merged_without_overflow(backend):
 
 
 @both
-def test_passes_that_only_partly_overlap_are_summed(backend):
-    """No map has such passes; the sum over passes does not rely on that."""
-    q, k, v, dout = inputs()
-    whole = ReRoPE(ENCODING, 5).tables(LENGTH, np.float64)
-    near = whole[0]
-    halves = tuple(near._replace(queries=slice(0, n), keys=slice(0, n)) for n in (9, LENGTH))
-    # The second repeats rows of the first: each pair of these counts twice, which cancels in the softmax.
+def test_any_rectangles_are_merged_into_given_memory(backend):
+    """No map has such passes: rows of which a part has been seen before, and keys that nobody sees."""
     ops = operations(backend)
-    out, lse = mapped_forward(ops, q, k, v, halves)
-    expected, expected_lse = mapped_forward(ops, q, k, v, (near,))
-    twice = np.where(np.arange(LENGTH) < 9, math.log(2), 0)
-    assert largest_error((out, lse), (expected, expected_lse + twice)) < FLOAT64
-    grads = mapped_backward(ops, dout, q, k, v, out, lse, halves)
-    assert largest_error(grads, mapped_backward(ops, dout, q, k, v, expected, expected_lse, (near,))) < FLOAT64
+    q, k, v, dout = inputs()
+    tables = ENCODING.cos_sin(np.arange(LENGTH), np.float64)
+    early, all_rows, first_keys = slice(0, 9), slice(0, LENGTH), slice(0, 2)
+    passes = (
+        PassTables(early, early, True, 3, tables, tables),
+        PassTables(all_rows, first_keys, False, None, tables, None),
+        PassTables(all_rows, early, False, None, tables, tables),
+    )
+    counts = np.zeros((2, LENGTH, LENGTH))  # how often a pair counts with its key turned, and with its key as it is
+    counts[0][:9, :9] += np.tril(np.ones((9, 9))) - np.tril(np.ones((9, 9)), -3)
+    counts[1][:, first_keys] += 1
+    counts[0][:, early] += 1
+    with np.errstate(divide="ignore"):
+        bias = np.broadcast_to(np.log(np.concatenate(counts, axis=1)), (BATCH, HEADS, LENGTH, 2 * LENGTH))
+    q_turned, keys = NumpyOps.rotate(q, *tables), np.concatenate([NumpyOps.rotate(k, *tables), k], axis=2)
+    whole = (q_turned, keys, np.concatenate([v, v], axis=2))
+    out, lse = NumpyOps.attention_forward(*whole, causal=False, bias=bias)
+    dq, dk, dv = NumpyOps.attention_backward(dout, *whole, out, lse, causal=False, bias=bias)
+    dk = NumpyOps.rotate(dk[:, :, :LENGTH], *tables, transpose=True) + dk[:, :, LENGTH:]
+    dv = dv[:, :, :LENGTH] + dv[:, :, LENGTH:]
+    expected = (out, lse, NumpyOps.rotate(dq, *tables, transpose=True), dk, dv)
+    result = mapped_forward(ops, q, k, v, passes, out=np.full_like(q, np.nan))
+    grads = tuple(np.full_like(x, np.nan) for x in (q, k, v))
+    mapped_backward(ops, dout, q, k, v, *result, passes, grads=grads)
+    assert largest_error((*result, *grads), expected) < FLOAT64
+    assert (grads[1][:, :, 9:] == 0).all()
 
 
 @both

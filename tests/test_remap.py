@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refrope.encodings import DynamicNTK, FoPE, ProportionalRoPE, Resonance, RoPE, XPos, YaRN
-from refrope.encodings.remap import STRING, DualChunk, LeakyReRoPE, PositionMap, ReRoPE, SelfExtend
+from refrope.encodings.remap import STRING, DualChunk, LeakyReRoPE, Pass, PositionMap, ReRoPE, SelfExtend
 
 ENCODING = RoPE(10)
 # Positions up to some hundred tokens divided by a slowdown, then subtracted: a few roundings of 2^-53 * 2^9.
@@ -254,6 +254,27 @@ def test_the_scale_of_queries_is_in_their_tables_alone():
             assert same_bits(scale[rows] * table[rows], other[rows])
         if a.k_tables is not None:
             assert all(same_bits(x, y) for x, y in zip(a.k_tables, b.k_tables, strict=True))
+
+
+def test_tables_of_any_passes_hold_what_these_say():
+    """No map has such passes: whole positions in some rows, others elsewhere, and scaled queries at 0."""
+
+    class Halves(PositionMap):
+        def passes(self, n):
+            rows = (slice(0, 2), slice(2, n))
+            places = (np.arange(2), np.arange(n - 2) / 2)
+            return tuple(Pass(r, r, True, None, np.zeros(len(p), int), p) for r, p in zip(rows, places, strict=True))
+
+        def query_scale(self, queries):
+            return np.full(np.shape(queries), 3.0)
+
+    for p in Halves(ENCODING).tables(7, np.float64):
+        start = p.keys.start
+        cos, sin = ENCODING.cos_sin(np.arange(2) if start == 0 else np.arange(5) / 2, np.float64)
+        assert same_bits(p.k_tables[0][p.keys], cos)
+        assert same_bits(p.k_tables[1][p.keys], sin)
+        assert (p.q_tables[0] == 3).all()
+        assert (p.q_tables[1] == 0).all()
 
 
 def test_an_encoding_that_depends_on_the_length_is_taken_at_that_length():
