@@ -188,7 +188,9 @@ def test_the_blocks_of_queries_change_nothing(block, kernel, edge, monkeypatch):
         dscores, dvalues, grads = dape.mix_backward(dextra, saved, weights)
         return [extra, dscores, dvalues, *grads.values()]
 
-    monkeypatch.setattr(module, "_BLOCK", 3 * BATCH * WIDTH * LENGTH)  # three queries at a time
+    monkeypatch.setattr(module, "_BLOCK", BATCH * WIDTH * 24)  # 24 pairs: three queries, then two, then one at a time
+    rows = [block.rows for block in dape._blocks(scores.shape)]
+    assert rows == [3, 2, 2]
     expected = everything()
     monkeypatch.setattr(module, "_BLOCK", block)
     for result, right in zip(everything(), expected, strict=True):
@@ -290,7 +292,7 @@ def test_it_starts_as_pytorchs_layers_do():
         (lambda: DAPE(ALiBi(), 0), "DAPE: width is 0, expected an integer >= 1"),
         (lambda: DAPE(ALiBi(), kernel=2), "DAPE: kernel is 2, expected an odd number"),
         (lambda: DAPE(ALiBi(), kernel=-1), "DAPE: kernel is -1, expected an integer >= 1"),
-        (lambda: DAPE(ALiBi(), negative_slope=-0.1), "DAPE: negative_slope is -0.1, expected a finite number >= 0"),
+        (lambda: DAPE(ALiBi(), negative_slope=-0.1), "DAPE: negative_slope is -0.1, expected a number in [0, 1]"),
         (lambda: DAPE(ALiBi(), edge="opem"), "DAPE: unknown edge 'opem'; did you mean 'open'? known: open, padded"),
         (lambda: DAPE(ALiBi()).mix_shapes(0), "DAPE.mix_shapes: heads is 0, expected an integer >= 1"),
     ],
