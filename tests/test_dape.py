@@ -229,6 +229,18 @@ def test_float32_is_float64_rounded(kernel, edge):
         assert np.abs(short - exact).max() <= FLOAT32 * max(1, np.abs(exact).max())
 
 
+@every_form
+@pytest.mark.parametrize(("batch", "n_q", "n_k"), [(0, 5, 5), (2, 0, 5), (2, 0, 0)])
+def test_nothing_comes_of_no_sequences_and_no_queries(batch, n_q, n_k, kernel, edge):
+    dape = DAPE(ALiBi(), WIDTH, kernel, edge=edge)
+    weights, scores, values = mix_weights(dape), np.zeros((batch, HEADS, n_q, n_k)), np.zeros((HEADS, n_q, n_k))
+    extra, saved = dape.mix_forward(weights, scores, values)
+    dscores, dvalues, grads = dape.mix_backward(extra, saved, weights)
+    assert extra.shape == dscores.shape == scores.shape
+    assert np.array_equal(dvalues, values)
+    assert not any(gradient.any() for gradient in grads.values())
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("n_q", [1, 4, LENGTH])
 @pytest.mark.parametrize("kernel", [1, 3])
