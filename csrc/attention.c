@@ -35,6 +35,7 @@ typedef struct {
     ptrdiff_t heads, kv_heads, n_q, n_k, d;
     double scale;
     int causal;
+    ptrdiff_t window; /* 0: none */
     uint32_t threshold, first_slice;
     uint64_t seed;
 } rr_attention;
@@ -42,6 +43,11 @@ typedef struct {
 RR_INLINE ptrdiff_t rr_least(ptrdiff_t a, ptrdiff_t b)
 {
     return a < b ? a : b;
+}
+
+RR_INLINE ptrdiff_t rr_most(ptrdiff_t a, ptrdiff_t b)
+{
+    return a > b ? a : b;
 }
 
 /* The least multiple of RR_PAD that is not below n. */
@@ -80,6 +86,19 @@ RR_INLINE ptrdiff_t rr_first_column(ptrdiff_t limit, ptrdiff_t j)
     return j <= limit ? 0 : j - limit;
 }
 
+/* The first key that query i sees: the window ends before it. */
+RR_INLINE ptrdiff_t rr_first_key(const rr_attention *call, ptrdiff_t i)
+{
+    const ptrdiff_t key = i + call->n_k - call->n_q - call->window + 1;
+    return call->window ? rr_most(0, key) : 0;
+}
+
+/* The first key of the block of keys that holds this one. */
+RR_INLINE ptrdiff_t rr_key_block(ptrdiff_t key)
+{
+    return key / RR_KEYS * RR_KEYS;
+}
+
 /* How many of a block's `keys` keys column c of a panel sees, where column 0 sees keys 0 .. limit. */
 RR_INLINE ptrdiff_t rr_seen(ptrdiff_t limit, ptrdiff_t c, ptrdiff_t keys)
 {
@@ -111,6 +130,7 @@ static int rr_fits(const rr_attention *call, ptrdiff_t first, ptrdiff_t last, pt
     if (call->heads < 1 || call->kv_heads < 1 || call->heads % call->kv_heads) return 0;
     if (call->d < 1 || call->n_q < 0 || call->n_k < (call->n_q > 0)) return 0;
     if (call->causal && call->n_q > call->n_k) return 0;
+    if (call->window < 0 || call->window > call->n_k || (call->window && !call->causal)) return 0;
     if (rr_attention_scratch(call->n_q, call->d, 1) < 0) return 0;
     if (first < 0 || first > last || (uint64_t)last > UINT32_MAX + (uint64_t)1 - call->first_slice) return 0;
     if (call->threshold && call->n_q && (uint64_t)call->n_k > UINT32_MAX / (uint64_t)call->n_q) return 0;

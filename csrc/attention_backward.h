@@ -43,6 +43,8 @@ static RR_TARGET void RR(backward_slice)(const rr_attention *call, ptrdiff_t s, 
     for (ptrdiff_t j = 0; j <= RR_KEYS; j++) memset(grads + j * RR_LINE - RR_PAD, 0, RR_PAD * sizeof *grads);
 
     ptrdiff_t written = add ? call->n_k : 0; /* keys whose dk and dv hold something already */
+    for (; written < rr_key_block(rr_first_key(call, 0)); written++) /* keys that lie before every window */
+        for (ptrdiff_t f = 0; f < d; f++) dk[written * dk_row + f] = dv[written * dv_row + f] = 0;
     for (ptrdiff_t i0 = 0; i0 < call->n_q; i0 += block) {
         const ptrdiff_t rows = rr_least(block, call->n_q - i0);
         const ptrdiff_t seen = call->causal ? i0 + rows + offset : call->n_k;
@@ -53,7 +55,7 @@ static RR_TARGET void RR(backward_slice)(const rr_attention *call, ptrdiff_t s, 
         RR(pack)(out + i0 * out_row, out_row, rows, d, dq_rows, width);
         RR(row_dots)(dout_rows, dq_rows, rows, width, delta);
         for (ptrdiff_t i = 0; i < block; i++) shift[i] = i < rows ? lse[i0 + i] : 0;
-        for (ptrdiff_t j0 = 0; j0 < seen; j0 += RR_KEYS) {
+        for (ptrdiff_t j0 = rr_key_block(rr_first_key(call, i0)); j0 < seen; j0 += RR_KEYS) {
             const ptrdiff_t keys = rr_least(RR_KEYS, seen - j0);
             int keep = 0;
             RR(pack)(k + j0 * k_row, k_row, keys, d, k_rows, width);
@@ -61,11 +63,13 @@ static RR_TARGET void RR(backward_slice)(const rr_attention *call, ptrdiff_t s, 
             for (ptrdiff_t i = 0; i < rows; i += RR_PANEL) {
                 const ptrdiff_t used = rr_least(RR_PANEL, rows - i), columns = rr_padded(used);
                 const ptrdiff_t limit = call->causal ? rr_least(RR_KEYS, i0 + i + offset - j0) : RR_KEYS;
-                if (limit + columns <= 0) continue;
+                const ptrdiff_t low = rr_first_key(call, i0 + i) - j0; /* the first key that column 0 sees */
+                if (limit + columns <= 0 || low >= keys) continue;
                 if (biased)
                     RR(take_bias)(&call->bias, rr_bias_offset(call, &call->bias, s, i0 + i, j0), keys, used, limit,
                                   weights);
                 RR(scores)(k_rows, q_panels + i * width, width, d, keys, columns, limit, weights, biased);
+                RR(mask_beyond)(call, i0 + i, j0, keys, weights);
                 /* dweights = dout v^T, from out = dropped weights @ v */
                 RR(scores)(v_rows, dout_panels + i * width, width, d, keys, columns, limit, grads, 0);
                 if (call->threshold) {
@@ -81,7 +85,7 @@ static RR_TARGET void RR(backward_slice)(const rr_attention *call, ptrdiff_t s, 
                 /* dv = weights^T dout, from out = weights @ v; dk = dscores^T q and dq = dscores k, from q k^T */
                 RR(sum_over_queries)(weights, dout_rows + i * width, width, keys, used, limit, dv_rows, keep);
                 RR(sum_over_queries)(grads, q_rows + i * width, width, keys, used, limit, dk_rows, keep);
-                RR(sum_over_keys)(grads, k_rows, width, keys, columns, limit, dq_rows + i * width, j0 > 0, NULL);
+                RR(sum_over_keys)(grads, k_rows, width, keys, columns, limit, dq_rows + i * width, low < 0, NULL);
                 keep = 1;
             }
             for (ptrdiff_t j = 0; j < keys; j++) {

@@ -108,17 +108,19 @@ static RR_TARGET void RR(forward_few)(const rr_attention *call, ptrdiff_t s, ptr
         maximum[r] = -REAL_MAX;
         total[r] = 0;
     }
-    for (ptrdiff_t j0 = 0; j0 < call->n_k; j0 += RR_KEYS)
+    for (ptrdiff_t j0 = rr_key_block(rr_first_key(call, 0)); j0 < call->n_k; j0 += RR_KEYS)
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t slice = s + r / call->n_q, i = r % call->n_q;
             const ptrdiff_t left = (call->causal ? i + offset + 1 : call->n_k) - j0, n = rr_least(RR_KEYS, left);
-            if (n <= 0) continue;
+            const ptrdiff_t before = rr_first_key(call, i) - j0; /* keys that lie before the window */
+            if (n <= 0 || before >= n) continue;
             RR(few_scores)(queries + r * width, k + j0 * k_row, k_row, n, d, weights);
             if (call->bias.data) {
                 const REAL *bias = call->bias.data;
                 const ptrdiff_t at = rr_bias_offset(call, &call->bias, slice, i, j0);
                 for (ptrdiff_t j = 0; j < n; j++) weights[j] += bias[at + j * call->bias.strides[3]];
             }
+            for (ptrdiff_t j = 0; j < before; j++) weights[j] = -(REAL)INFINITY;
             const REAL decay = RR(few_softmax_step)(weights, n, maximum + r, total + r);
             if (call->threshold) {
                 const rr_key key = rr_slice_key(call->seed, call->first_slice + (uint32_t)slice);

@@ -35,24 +35,26 @@ static RR_TARGET void RR(forward_slice)(const rr_attention *call, ptrdiff_t s)
             maximum[i] = -REAL_MAX;
             total[i] = 0;
         }
-        for (ptrdiff_t j0 = 0; j0 < seen; j0 += RR_KEYS) {
+        for (ptrdiff_t j0 = rr_key_block(rr_first_key(call, i0)); j0 < seen; j0 += RR_KEYS) {
             const ptrdiff_t keys = rr_least(RR_KEYS, seen - j0);
             RR(pack)(k + j0 * k_row, k_row, keys, d, keys_rows, width);
             RR(pack)(v + j0 * v_row, v_row, keys, d, values, width);
             for (ptrdiff_t i = 0; i < rows; i += RR_PANEL) {
                 const ptrdiff_t used = rr_least(RR_PANEL, rows - i), columns = rr_padded(used);
                 const ptrdiff_t limit = call->causal ? rr_least(RR_KEYS, i0 + i + offset - j0) : RR_KEYS;
-                if (limit + columns <= 0) continue;
+                const ptrdiff_t low = rr_first_key(call, i0 + i) - j0; /* the first key that column 0 sees */
+                if (limit + columns <= 0 || low >= keys) continue;
                 if (biased)
                     RR(take_bias)(&call->bias, rr_bias_offset(call, &call->bias, s, i0 + i, j0), keys, used, limit,
                                   weights);
                 RR(scores)(keys_rows, panels + i * width, width, d, keys, columns, limit, weights, biased);
+                RR(mask_beyond)(call, i0 + i, j0, keys, weights);
                 RR(softmax_step)(weights, keys, columns, limit, maximum + i, total + i, decay);
                 if (call->threshold) {
                     RR(dropout_factors)(call, key, i0 + i, j0, keys, dropped);
                     RR(drop)(weights, dropped, keys);
                 }
-                RR(sum_over_keys)(weights, values, width, keys, columns, limit, sums + i * width, j0 > 0, decay);
+                RR(sum_over_keys)(weights, values, width, keys, columns, limit, sums + i * width, low < 0, decay);
             }
         }
         for (ptrdiff_t i = 0; i < rows; i += LANES) {

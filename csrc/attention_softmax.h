@@ -98,6 +98,18 @@ RR_INLINE RR_TARGET VEC RR(masked)(VEC x, ptrdiff_t j, ptrdiff_t c, ptrdiff_t li
     return RR_WHERE(RR(lane_numbers)() < (INT)(j - limit - c), RR(set)(-(REAL)INFINITY), x);
 }
 
+/* -infinity where a key of a panel's block lies before the window of the query. */
+static RR_TARGET void RR(mask_beyond)(const rr_attention *call, ptrdiff_t i0, ptrdiff_t j0, ptrdiff_t keys,
+                                      REAL *scores)
+{
+    if (!call->window) return;
+    /* The column that sees key j as the last in its window is window - 1 queries after the key's own. */
+    const ptrdiff_t own = j0 - i0 - (call->n_k - call->n_q);
+    for (ptrdiff_t j = 0; j < keys; j++)
+        for (ptrdiff_t c = rr_most(0, own + j + call->window); c < RR_PANEL; c++)
+            scores[j * RR_LINE + c] = -(REAL)INFINITY;
+}
+
 /* Zeros in LANES columns of the lines that a tile may reach from the first `seen` keys. */
 RR_INLINE RR_TARGET void RR(clear_beyond)(REAL *column, ptrdiff_t seen)
 {

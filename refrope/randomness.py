@@ -1,11 +1,12 @@
 """Random numbers that are the same with every NumPy: our own algorithms over raw 64-bit words.
 
     seed, purpose ──► bit_source ──► 64-bit words ──► bounded_integers, permutation,
-                                                      distinct_rows, latin_square, normal_numbers
+                                                      distinct_rows, latin_square,
+                                                      normal_numbers, uniform_numbers
 
 NumPy promises that the words of a bit generator and its seeding never change, but not that the methods of
 `numpy.random.Generator` never do (NEP 19). So only ``random_raw`` is used here. All but `normal_numbers` work
-on integers alone, and so are the same on every machine too.
+on integers alone, scaled by a power of two at most, and so are the same on every machine too.
 """
 
 from __future__ import annotations
@@ -253,3 +254,10 @@ def normal_numbers(source: BitSource, size: int) -> NDArray[np.float64]:
     radius = np.sqrt(-2 * np.log(1 - words[:half]))
     angle = 2 * np.pi * words[half:]
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
+
+
+def uniform_numbers(source: BitSource, size: int) -> NDArray[np.float64]:
+    """Draw `size` numbers from the uniform distribution on [0, 1): the upper 53 bits of one word each."""
+    size = check_integer("uniform_numbers", "size", size, 0)
+    numbers: NDArray[np.float64] = (source.random_raw(size) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return numbers

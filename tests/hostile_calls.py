@@ -170,6 +170,11 @@ CALLS = {
         lambda f, a, o: run_attention(f, a, o, causal=False, dropout=0.3, seed=3),
         *({"out": "q"}, (), ("bias",)),
     ),
+    "attention_forward, window": Call(
+        *("attention_forward", ATTENTION_SIZES, scores),
+        lambda f, a, o: run_attention(f, a, o, window=2),
+        *({"out": "q"}, (), ("bias",)),
+    ),
     "attention_backward": Call(
         *("attention_backward", ATTENTION_SIZES, scores_back, run_attention_back, GRADS, ("dbias",), ("bias", "dbias")),
     ),

@@ -24,6 +24,7 @@ def attention_forward(
     seed: int = 0,
     first_slice: int = 0,
     bias: Array | None = None,
+    window: int | None = None,
     out: Array | None = None,
 ) -> tuple[Array, Array]:
     """`refrope.nn.attention.attention_forward` in C: same arguments, same errors, the same dropout mask.
@@ -32,7 +33,9 @@ def attention_forward(
     `bias` always is; nothing is read where it has the entries of masked pairs. A call with a handful of queries, as in
     generation from cached keys and values, takes the time of reading these from memory once.
     """
-    settings = check_attention("attention_forward", q, k, v, causal, scale, dropout, seed, first_slice, bias, out=out)
+    settings = check_attention(
+        "attention_forward", q, k, v, causal, scale, dropout, seed, first_slice, bias, window=window, out=out
+    )
     if out is None:
         out = np.empty_like(q)
     lse = np.empty(q.shape[:3], q.dtype)
@@ -58,13 +61,14 @@ def attention_backward(
     seed: int = 0,
     first_slice: int = 0,
     bias: Array | None = None,
+    window: int | None = None,
     dbias: Array | None = None,
     grads: tuple[Array, Array, Array] | None = None,
 ) -> tuple[Array, Array, Array]:
     """`refrope.nn.attention.attention_backward` in C: same arguments, same errors, the same dropout mask."""
     settings = check_attention(
         "attention_backward", q, k, v, causal, scale, dropout, seed, first_slice, bias,
-        backward=True, dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
+        window=window, backward=True, dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
     )  # fmt: skip
     if grads is None:
         grads = (np.empty_like(q), np.empty_like(k), np.empty_like(v))
@@ -120,13 +124,13 @@ def _run(
         y if walkable(y) and not any(overlap(y, x) for x in read) else np.empty(y.shape, y.dtype) for y in results
     ]
     pointers = arguments(inputs, targets)
-    sizes = (heads, kv_heads, n_q, n_k, d, settings.scale, bool(causal), settings.threshold, *map(int, numbers))
+    sizes = (heads, kv_heads, n_q, n_k, d, settings.scale, bool(causal), settings.window, settings.threshold)
     backward = len(results) > 1
     scratch_size = native()[1].rr_attention_scratch(n_q, d, backward)
 
     def task(first: int, last: int) -> int:
         scratch = np.empty(scratch_size, q.dtype)
-        return function(*pointers, pointer(scratch), *sizes, first, last)
+        return function(*pointers, pointer(scratch), *sizes, *map(int, numbers), first, last)
 
     run(task, (), batch * (kv_heads if backward else heads), name)
     for result, target in zip(results, targets, strict=True):

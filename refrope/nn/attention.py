@@ -29,6 +29,7 @@ def attention_forward(
     seed: int = 0,
     first_slice: int = 0,
     bias: Array | None = None,
+    window: int | None = None,
     out: Array | None = None,
 ) -> tuple[Array, Array]:
     """Mix the values of all keys that a query sees: ``out = dropout(softmax(scale q k^T + bias)) v``.
@@ -50,7 +51,9 @@ def attention_forward(
         The number of slices (b, h) before these: a batch worked on in parts has the masks of the whole.
     bias : array of the dtype of `q` that broadcasts to (B, H, T_q, T_k), optional
         Added to the scaled scores. Any strides: 0, negative, or a table by distance (`distance_bias`). What a masked
-        pair has for an entry does not matter.
+        pair has for an entry does not matter, but with a `window` there must be one.
+    window : int >= 1, optional
+        Query i sees only keys at distances i + T_k - T_q - j below it, itself at distance 0. Needs `causal`.
     out : array like `q`, optional
         Where to write the result; any writable view, which may overlap the inputs.
 
@@ -74,12 +77,13 @@ def attention_forward(
     Vaswani et al. 2017, arXiv:1706.03762, Eq. 1; Ainslie et al. 2023, arXiv:2305.13245 (grouped queries).
     C twin: rr_attention_forward_f32 in csrc/attention_entry.h.
     """
-    scale, threshold, bias = check_attention(
-        "attention_forward", q, k, v, causal, scale, dropout, seed, first_slice, bias, out=out
+    scale, threshold, bias, width = check_attention(
+        "attention_forward", q, k, v, causal, scale, dropout, seed, first_slice, bias, window=window, out=out
     )
     if out is None:
         out = np.empty_like(q)
-    scores = _scores(q, k, scale, causal, bias)
+    seen = _seen(q.shape[2], k.shape[2], causal, width)
+    scores = _scores(q, k, scale, seen, bias)
     top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
     weights = np.exp(scores - top)
     total = weights.sum(axis=-1, keepdims=True)
@@ -105,6 +109,7 @@ def attention_backward(
     seed: int = 0,
     first_slice: int = 0,
     bias: Array | None = None,
+    window: int | None = None,
     dbias: Array | None = None,
     grads: tuple[Array, Array, Array] | None = None,
 ) -> tuple[Array, Array, Array]:
@@ -113,7 +118,7 @@ def attention_backward(
     Parameters
     ----------
     dout : (B, H, T_q, D), dtype of `q`
-    q, k, v, causal, scale, dropout, seed, first_slice, bias : as in the forward call
+    q, k, v, causal, scale, dropout, seed, first_slice, bias, window : as in the forward call
     out, lse : what the forward call returned
     dbias : (B, H, T_q, T_k), dtype of `q`, optional
         The gradient of each score that is not masked is added to its entry, through whatever strides the array has.
@@ -137,12 +142,13 @@ def attention_backward(
     Dao et al. 2022, arXiv:2205.14135, Appendix B.2: the sum of dweights * weights over the keys is dout . out.
     C twin: rr_attention_backward_f32 in csrc/attention_entry.h.
     """
-    scale, threshold, bias = check_attention(
+    scale, threshold, bias, width = check_attention(
         "attention_backward", q, k, v, causal, scale, dropout, seed, first_slice, bias,
-        backward=True, dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
+        window=window, backward=True, dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
     )  # fmt: skip
     # The forward pass again, without its maximum.
-    weights = np.exp(_scores(q, k, scale, causal, bias) - lse[..., None])
+    seen = _seen(q.shape[2], k.shape[2], causal, width)
+    weights = np.exp(_scores(q, k, scale, seen, bias) - lse[..., None])
     dropped, dweights = weights, _ungrouped(_grouped(dout, k) @ _swap(v)[:, :, None])  # out = dropped @ v
     if threshold:
         factors = _dropout_factors(weights, threshold, seed, first_slice)
@@ -154,7 +160,7 @@ def attention_backward(
     dq = _ungrouped(np.matmul(_grouped(dproducts, k), k[:, :, None]))  # scores = scale * q k^T + bias
     dk = np.matmul(_swap(_grouped(dproducts, k)), _grouped(q, k)).sum(axis=2)  # scores = scale * q k^T + bias
     if dbias is not None:
-        _add_to_entries(dbias, dscores, _seen(dscores, causal))  # scores = scale * q k^T + bias
+        _add_to_entries(dbias, dscores, seen)  # scores = scale * q k^T + bias
     if grads is None:
         grads = (np.empty_like(q), np.empty_like(k), np.empty_like(v))
     for gradient, target in zip((dq, dk, dv), grads, strict=True):
@@ -212,21 +218,21 @@ def _ungrouped(x: Array) -> Array:
     return x.reshape(x.shape[0], x.shape[1] * x.shape[2], *x.shape[3:])
 
 
-def _seen(scores: Array, causal: bool) -> Array:
+def _seen(n_q: int, n_k: int, causal: bool, window: int) -> Array:
     """(T_q, T_k) of bool: whether the query sees the key."""
-    n_q, n_k = scores.shape[-2:]
-    return np.tri(n_q, n_k, n_k - n_q, dtype=bool) if causal else np.ones((n_q, n_k), bool)
+    if not causal:
+        return np.ones((n_q, n_k), bool)
+    seen = np.tri(n_q, n_k, n_k - n_q, dtype=bool)
+    return seen & ~np.tri(n_q, n_k, n_k - n_q - window, dtype=bool) if window else seen
 
 
-def _scores(q: Array, k: Array, scale: float, causal: bool, bias: Array | None) -> Array:
+def _scores(q: Array, k: Array, scale: float, seen: Array, bias: Array | None) -> Array:
     """Scaled products of all queries with all keys plus bias, -inf where a query does not see the key."""
     scores = _ungrouped(_grouped(q, k) @ _swap(k)[:, :, None])
     scores *= q.dtype.type(scale)
-    seen = _seen(scores, causal)
     if bias is not None:
         np.add(scores, bias, out=scores, where=seen)
-    if causal:
-        scores[..., ~seen] = -np.inf
+    scores[..., ~seen] = -np.inf
     return scores
 
 

@@ -17,11 +17,12 @@ _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Settings(NamedTuple):
-    """What a call comes to: the softmax scale in force, dropout's threshold, and the bias with all its axes."""
+    """What a call comes to: the softmax scale in force, dropout's threshold, the bias with all its axes, the window."""
 
     scale: float
     threshold: int
     bias: Array | None
+    window: int  # 0: none
 
 
 def check_attention(
@@ -36,6 +37,7 @@ def check_attention(
     first_slice: int,
     bias: Array | None,
     *,
+    window: int | None = None,
     backward: bool = False,
     dout: Array | None = None,
     out: Array | None = None,
@@ -94,7 +96,13 @@ def check_attention(
         raise ValueError(f"{function}: T_q T_k is {n_q * n_k}, expected less than 2^32 where dropout is on")
     if scale is not None:
         check_number(function, "scale", scale, "a finite number", -math.inf)
-    return Settings(1.0 / math.sqrt(d) if scale is None else float(scale), threshold, bias)
+    if window is not None:
+        check_integer(function, "window", window, 1)
+        if not causal:
+            raise ValueError(f"{function}: window is {window} without causal, expected causal attention or no window")
+    # A window that holds every key is none; C takes no larger number than that of the keys.
+    width = 0 if window is None or window >= n_k else int(window)
+    return Settings(1.0 / math.sqrt(d) if scale is None else float(scale), threshold, bias, width)
 
 
 def _divides(part: int, whole: int) -> bool:

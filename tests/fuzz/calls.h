@@ -44,6 +44,7 @@ struct call {
     int any_heads;  /* sizes[0] only says which slices belong to one batch: all that memory holds may */
     unsigned steps; /* sizes from this one on are steps, which may be negative */
     int flags[4];
+    ptrdiff_t window;
     uint32_t threshold, first_number;
     uint64_t seed, random;
     double scale;

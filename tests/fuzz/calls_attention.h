@@ -50,13 +50,14 @@ static void N(make_scores)(call *c, source *from)
         N(walked)(c, from, c->sizes[5], heads, rows, c->sizes[4], 0);
     }
     N(make_bias)(c, from, 0);
+    if (c->flags[0] && take(from) & 1) c->window = take_size(from, 0, c->sizes[3]);
 }
 
 #define WALK(i) AT(i) + c->arrays[i].start, c->arrays[i].strides
 #define BIAS(i) c->flags[1] ? AT(i) + c->arrays[i].start : NULL, c->arrays[i].strides
 #define OPTIONS                                                                                                        \
-    c->sizes[0], c->sizes[1], c->sizes[2], c->sizes[3], c->sizes[4], c->scale, c->flags[0], c->threshold, c->seed,     \
-        c->first_number
+    c->sizes[0], c->sizes[1], c->sizes[2], c->sizes[3], c->sizes[4], c->scale, c->flags[0], c->window, c->threshold,   \
+        c->seed, c->first_number
 
 static REAL *N(scratch)(const call *c, int backward)
 {
@@ -100,7 +101,7 @@ static double N(weigh)(const call *c, ptrdiff_t b, ptrdiff_t h, ptrdiff_t i, dou
         weights[j] = 0;
         for (ptrdiff_t f = 0; f < d; f++) weights[j] += c->scale * q[f] * k[f];
         if (c->flags[1] && j < seen) weights[j] += IN(3)[N(bias_place)(&c->arrays[3], b, h, i, j)];
-        if (j >= seen) weights[j] = -INFINITY;
+        if (j >= seen || (c->window && j < seen - c->window)) weights[j] = -INFINITY;
         top = weights[j] > top ? weights[j] : top;
         const int kept = rr_random_bits(key, (uint32_t)(i * n_k + j)) >= c->threshold;
         factors[j] = kept ? 1 / (1 - c->threshold / 4294967296.0) : 0;

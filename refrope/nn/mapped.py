@@ -1,0 +1,317 @@
+"""Attention with a position map: several passes of ordinary attention, merged; forward directly followed by backward.
+
+Each pass has tables of its own for queries and keys, and sees its own pairs. A query's softmax runs over the pairs of
+all passes together. With ``lse_p`` the log sum exp of pass p's scores, which its attention returns beside its output,
+
+    lse = log sum_p exp(lse_p)        out = sum_p exp(lse_p - lse) out_p
+
+and the weight of a pair of pass p in the whole is ``exp(score - lse)``. So the backward pass of attention, given the
+merged `out` and `lse`, has each pass's share of the gradients as they are, and these add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refrope.encodings.position_map import PassTables, PositionMap
+from refrope.errors import describe
+from refrope.nn.backends import NumpyOps
+from refrope.rotary import rotate
+
+Array = npt.NDArray[Any]
+Operations = ModuleType | type[NumpyOps]
+Tables = tuple[Array, Array] | None
+
+
+def mapped_forward(
+    ops: Operations,
+    q: Array,
+    k: Array,
+    v: Array,
+    passes: Sequence[PassTables],
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+    first_slice: int = 0,
+    out: Array | None = None,
+) -> tuple[Array, Array]:
+    """Causal attention of tokens 0 .. T - 1 in which each pair has the effective position of a map.
+
+    Parameters
+    ----------
+    ops : refrope.kernels or refrope.nn.backends.NumpyOps
+    q : (B, H, T, D) float32 or float64, not turned yet
+    k, v : (B, H_kv, T, D), dtype of `q`, H a multiple of H_kv
+    passes : PassTables, as from ``PositionMap.tables(T, dtype)``
+    scale : float, optional
+        Multiplies the scores; 1 / sqrt(D) if None.
+    dropout, seed, first_slice : as in `refrope.nn.attention_forward`
+        With one pass only: a mask is a function of a pair's place in its pass, so that several passes would not have
+        the mask of the whole.
+    out : array like `q`, optional
+        Where to write the result; it must not overlap the inputs.
+
+    Returns
+    -------
+    out : (B, H, T, D), dtype and memory layout of `q`
+    lse : (B, H, T)
+        log sum exp of each query's scaled scores over all passes, which the backward pass needs.
+
+    Raises
+    ------
+    ValueError
+        Shapes or dtypes that do not fit, fewer queries than keys, dropout with more than one pass.
+
+    References
+    ----------
+    Merging by log sum exp: Dao et al. 2022, arXiv:2205.14135, Section 3.1.
+    """
+    _check("mapped_forward", q, k, passes, dropout)
+    settings = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
+    turned_q = _turned(ops, q, [(p.q_tables, p.queries) for p in passes])
+    turned_k = _turned(ops, k, [(p.k_tables, p.keys) for p in passes])
+    if out is None:
+        out = np.empty_like(q)
+    lse = np.full(q.shape[:3], -np.inf, q.dtype)
+    seen = np.zeros(q.shape[2], bool)
+    for p, q_p, k_p in zip(passes, turned_q, turned_k, strict=True):
+        rows = p.queries
+        first = not seen[rows].any()
+        out_p, lse_p = ops.attention_forward(
+            *(q_p, k_p, v[:, :, p.keys]),
+            **settings | _mask(p),
+            out=out[:, :, rows] if first else None,
+        )
+        if first:
+            lse[:, :, rows] = lse_p
+        else:
+            out[:, :, rows][:, :, ~seen[rows]] = 0
+            _merge(out[:, :, rows], lse[:, :, rows], out_p, lse_p)
+        seen[rows] = True
+    return out, lse
+
+
+def mapped_backward(
+    ops: Operations,
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    lse: Array,
+    passes: Sequence[PassTables],
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+    first_slice: int = 0,
+    grads: tuple[Array, Array, Array] | None = None,
+) -> tuple[Array, Array, Array]:
+    """The gradients of q, k and v, not turned, given that of `out`.
+
+    Parameters
+    ----------
+    dout : (B, H, T, D), dtype of `q`
+    ops, q, k, v, passes, scale, dropout, seed, first_slice : as in the forward call
+    out, lse : what the forward call returned
+    grads : (dq, dk, dv), optional
+        Where to write the result; they must not overlap each other or the inputs.
+
+    Returns
+    -------
+    dq, dk, dv : shape, dtype and memory layout of q, k, v
+
+    Raises
+    ------
+    ValueError
+        As in the forward call.
+    """
+    _check("mapped_backward", q, k, passes, dropout)
+    settings = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
+    q_uses, k_uses = [(p.q_tables, p.queries) for p in passes], [(p.k_tables, p.keys) for p in passes]
+    if grads is None:
+        grads = (np.empty_like(q), np.empty_like(k), np.empty_like(v))
+    dq_sums, dk_sums, dv_sum = _sums(grads[0], q_uses), _sums(grads[1], k_uses), _Sum(grads[2])
+    for p, q_p, k_p in zip(passes, _turned(ops, q, q_uses), _turned(ops, k, k_uses), strict=True):
+        rows, columns = p.queries, p.keys
+        terms = (
+            dq_sums[id(p.q_tables)].term(rows),
+            dk_sums[id(p.k_tables)].term(columns),
+            dv_sum.term(columns),
+        )
+        ops.attention_backward(
+            *(dout[:, :, rows], q_p, k_p, v[:, :, columns], out[:, :, rows], lse[:, :, rows]),
+            **settings | _mask(p),
+            grads=terms,
+        )
+        dq_sums[id(p.q_tables)].add(rows, terms[0])
+        dk_sums[id(p.k_tables)].add(columns, terms[1])
+        dv_sum.add(columns, terms[2])
+    _turn_back(ops, grads[0], q_uses, dq_sums)
+    _turn_back(ops, grads[1], k_uses, dk_sums)
+    return grads
+
+
+def mapped_reference(
+    q: Array, k: Array, v: Array, position_map: PositionMap, *, scale: float | None = None
+) -> tuple[Array, Array]:
+    """The same from the map's effective position alone, pair by pair and without passes: an oracle, not for speed.
+
+    Parameters
+    ----------
+    q, k, v, scale : as in `mapped_forward`
+    position_map : PositionMap
+
+    Returns
+    -------
+    logits : (B, H, T, T)
+        ``scale (R(f(i, j)) q_i) . k_j`` times the map's scale of query i; -inf for keys after the query. A pair that
+        counts twice has the log of the sum of both exponentials.
+    out : (B, H, T, D)
+    """
+    length, d = q.shape[2:]
+    k, v = (np.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
+    logits = np.full((*q.shape[:3], length), -np.inf, q.dtype)
+    scale = d**-0.5 if scale is None else scale
+    for i in range(length):
+        keys = np.arange(i + 1)
+        factor = scale * float(position_map.query_scale(np.array([i]))[0])
+        places, again = position_map.effective(i, keys), position_map.second(i, keys)
+        scores = factor * _scores_at(position_map, places, q[:, :, i], k[:, :, keys])
+        twice = ~np.isnan(again)
+        if twice.any():
+            others = factor * _scores_at(position_map, again[twice], q[:, :, i], k[:, :, keys[twice]])
+            scores[..., twice] = np.logaddexp(scores[..., twice], others)
+        logits[:, :, i, keys] = scores
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return logits, weights @ v
+
+
+def _scores_at(position_map: PositionMap, places: Array, q: Array, k: Array) -> Array:
+    """``(R(places[j]) q) . k_j`` for q (B, H, D) and k (B, H, n, D), with the amplitude of both."""
+    if (places == np.rint(places)).all():
+        places = places.astype(np.int64)
+    encoding = position_map.encoding
+    tables = (encoding.attention_factor * table for table in encoding.cos_sin(places, q.dtype))
+    turned = rotate(np.broadcast_to(q[:, :, None], k.shape), *tables)
+    scores: Array = (turned * k).sum(axis=-1)
+    return scores
+
+
+# ---- each token turned once for all passes that turn it alike ----
+
+
+def _spans(uses: list[tuple[Tables, slice]]) -> dict[int, tuple[Tables, slice]]:
+    """For each table, by its id, the rows from the first to the last that a pass uses."""
+    spans: dict[int, tuple[Tables, slice]] = {}
+    for tables, rows in uses:
+        _, old = spans.get(id(tables), (tables, rows))
+        spans[id(tables)] = tables, slice(min(old.start, rows.start), max(old.stop, rows.stop))
+    return spans
+
+
+def _turned(ops: Operations, x: Array, uses: list[tuple[Tables, slice]]) -> list[Array]:
+    """The rows of `x` that each pass uses, turned by its tables."""
+    turned = {}
+    for key, (tables, rows) in _spans(uses).items():
+        part = x[:, :, rows]
+        if tables is not None:
+            part = ops.rotate(part, *(table[rows] for table in tables))
+        turned[key] = part, rows.start
+    parts = []
+    for tables, rows in uses:
+        part, start = turned[id(tables)]
+        parts.append(part[:, :, rows.start - start : rows.stop - start])
+    return parts
+
+
+class _Sum:
+    """A sum of terms of different rows (B, H, rows, D), in memory that need not be zero before."""
+
+    def __init__(self, array: Array, start: int = 0) -> None:
+        self.array, self.start = array, start
+        self.written = np.zeros(array.shape[2], bool)
+
+    def term(self, rows: slice) -> Array:
+        """Where to write the next term: in the sum itself where nothing stands there yet."""
+        place = self.array[:, :, self._local(rows)]
+        return np.empty_like(place) if self.written[self._local(rows)].any() else place
+
+    def add(self, rows: slice, term: Array) -> None:
+        """Count `term`, which `term` gave out for these rows."""
+        local = self._local(rows)
+        place, written = self.array[:, :, local], self.written[local]
+        if written.any():
+            if not written.all():
+                place[:, :, ~written] = 0
+            place += term
+        self.written[local] = True
+
+    def finished(self) -> Array:
+        """The sum, with zeros where there was no term."""
+        if not self.written.all():
+            self.array[:, :, ~self.written] = 0
+        return self.array
+
+    def _local(self, rows: slice) -> slice:
+        return slice(rows.start - self.start, rows.stop - self.start)
+
+
+def _sums(gradient: Array, uses: list[tuple[Tables, slice]]) -> dict[int, _Sum]:
+    """A sum for the rows of each table, of what is still to be turned back; the first of them in `gradient` itself."""
+    sums: dict[int, _Sum] = {}
+    for key, (_, rows) in _spans(uses).items():
+        sums[key] = _Sum(np.empty_like(gradient[:, :, rows]), rows.start) if sums else _Sum(gradient)
+    return sums
+
+
+def _turn_back(ops: Operations, gradient: Array, uses: list[tuple[Tables, slice]], sums: dict[int, _Sum]) -> None:
+    """``gradient = sum over tables of R^T sum``."""
+    for key, (tables, rows) in _spans(uses).items():
+        part = sums[key].finished()
+        whole = part is gradient
+        if tables is not None:
+            rows = slice(None) if whole else rows
+            ops.rotate(part, *(table[rows] for table in tables), transpose=True, out=part)
+        if not whole:
+            gradient[:, :, rows] += part
+
+
+# ---- the rest ----
+
+
+def _merge(out: Array, lse: Array, other: Array, other_lse: Array) -> None:
+    """Put the softmax over two sets of keys in `out` and `lse`, given those of each; `other` is used up."""
+    total = np.logaddexp(lse, other_lse)
+    out *= np.exp(lse - total)[..., None]
+    other *= np.exp(other_lse - total)[..., None]
+    out += other
+    lse[...] = total
+
+
+def _mask(p: PassTables) -> dict[str, Any]:
+    return {"causal": p.causal} if p.window is None else {"causal": p.causal, "window": p.window}
+
+
+def _check(function: str, q: Array, k: Array, passes: Sequence[PassTables], dropout: float) -> None:
+    """Raise for what the functions of single passes would not find, or would blame on something else."""
+    for name, x in (("q", q), ("k", k)):
+        if not isinstance(x, np.ndarray) or x.ndim != 4:
+            raise ValueError(f"{function}: {name} is {describe(x)}, expected four axes (batch, heads, T, D)")
+    if not passes:
+        raise ValueError(f"{function}: passes are empty, expected those of PositionMap.tables")
+    length = max(p.queries.stop for p in passes)
+    for name, x in (("q", q), ("k", k)):
+        if x.shape[2] != length:
+            wanted = f"T = {length} as in the passes: the tokens of a text from its first on, without a cache"
+            raise ValueError(f"{function}: {name} is {describe(x)}, expected {wanted}")
+    if dropout and len(passes) > 1:
+        why = "0 with more than one pass: their masks are not that of the whole"
+        raise ValueError(f"{function}: dropout is {dropout!r}, expected {why}")
