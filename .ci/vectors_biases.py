@@ -147,6 +147,14 @@ def _beyond(p: Parameters, weights: Weights) -> bool:
     )
 
 
+def _whole_edges(p: Parameters) -> list[int]:
+    """Distances at which a wider bucket begins exactly: (n / half)^rest is a power of max_distance / half."""
+    half, most = p["num_buckets"] // 2, p["max_distance"]
+    rest = p["num_buckets"] - half
+    powers = {half ** (rest - k) * most**k for k in range(1, rest)}
+    return [n for n in range(half + 1, most) if n**rest in powers]
+
+
 # Rules get the parameters and the group's numbers.
 BIAS_GROUP_FLAGS: dict[str, Flag] = {
     "UnevenHeads": Flag(
@@ -163,7 +171,7 @@ BIAS_GROUP_FLAGS: dict[str, Flag] = {
     "ExactBucketEdge": Flag(
         "Buckets that begin at a distance where the logarithm is exactly a whole number.",
         "The floor of a logarithm in float32, one bucket short there.",
-        lambda p, _: p["variant"] == "t5" and p["max_distance"] / (p["num_buckets"] // 2) == 16,
+        lambda p, _: p["variant"] == "t5" and _whole_edges(p),
     ),
     "OutOfBounds": Flag(
         "A weight of Kerple lies beyond its bounds, 0.01 from below, 2 for the exponent: the bound counts.",
@@ -265,9 +273,9 @@ def settings() -> list[tuple[str, Parameters, Weights]]:
             {"table": _network(31, 32, 2)},
         ),
         (
-            "T5, eight buckets",
-            {"variant": "t5", "heads": 3, "num_buckets": 8, "max_distance": 64},
-            {"table": _network(32, 8, 3)},
+            "T5, a bucket that begins at a whole distance, 42",
+            {"variant": "t5", "heads": 3, "num_buckets": 19, "max_distance": 196},
+            {"table": _network(32, 19, 3)},
         ),
         ("Kerple, logarithmic", {**log, "heads": 3}, kernels),
         (

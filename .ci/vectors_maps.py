@@ -99,6 +99,12 @@ def _chunks_apart(p: Parameters, m: int, n: int) -> int:
     return m // c - n // c
 
 
+def _elsewhere_if_next(p: Parameters, m: int) -> bool:
+    """Whether the position of a farther chunk is another than the next chunk's."""
+    c = p["chunk"] - p["local"]
+    return min(m % c + c, p["chunk"]) != min(2 * c - 1, p["chunk"])
+
+
 MAP_GROUP_FLAGS: dict[str, Flag] = {
     "FloorShift": Flag(
         "Self-Extend with a window that the group size does not divide: far positions are moved by W - floor(W / G).",
@@ -153,8 +159,11 @@ MAP_PAIR_FLAGS: dict[str, Flag] = {
     "FarChunk": Flag(
         "Dual chunks: holds keys two chunks back and more, whose queries all have one position.",
         "The next chunk's positions used for all earlier chunks.",
-        lambda p, pairs: any(_chunks_apart(p, m, n) > 1 for m, n in pairs),
+        lambda p, pairs: any(_chunks_apart(p, m, n) > 1 and _elsewhere_if_next(p, m) for m, n in pairs),
     ),
+}
+# The same, of scores alone.
+MAP_SCORE_FLAGS: dict[str, Flag] = {
     "CountedTwice": Flag(
         "STRING as in the authors' prefill: softmax counts pairs at distance S twice, at S and at W. Their logit here "
         "is the logarithm of the sum of both exponentials.",
@@ -254,7 +263,7 @@ def _scores(name: str, p: Parameters, layout: str, heads: int = 2) -> Record:
     return {
         "id": name,
         "comment": f"{heads} heads of {FEATURES} features, {TOKENS} tokens",
-        "flags": flags_of(MAP_PAIR_FLAGS, p, pairs),
+        "flags": flags_of(MAP_PAIR_FLAGS | MAP_SCORE_FLAGS, p, pairs),
         "layout": layout,
         "scale": SCALE,
         "effective": triangle(lambda m, n: _number(effective(p, m, n))),
