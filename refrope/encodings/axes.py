@@ -164,7 +164,7 @@ class MRoPE:
             Positions that are not integers, or not A for each token; another dtype.
         """
         letters = ("t", "h", "w", "the fourth id")[: self.ids] if len(self.sections) == 3 else ()
-        ids = _as_ids("MRoPE", positions, self.ids, ", ".join(letters) or f"{self.ids} ids")
+        ids = _as_ids(self.name, positions, self.ids, ", ".join(letters) or f"{self.ids} ids")
         return _by_axis(partial(self.encoding.cos_sin, dtype=dtype, **options), ids, self.axes)
 
 
@@ -280,7 +280,7 @@ class Axial2D:
         ValueError
             Positions that are not integers, or not two for each token; another dtype.
         """
-        ids = _as_ids("Axial2D", positions, 2, "row and column")
+        ids = _as_ids(self.name, positions, 2, "row and column")
         return _by_axis(partial(tables.cos_sin, self.inv_freq, dtype=dtype), ids, self.axes)
 
 
