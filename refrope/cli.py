@@ -18,14 +18,15 @@ from refrope.conformance import command as check_command
 from refrope.errors import check_integer, comma_list, unknown_name
 from refrope.experiment import (
     DEFAULT_SEEDS,
-    ENCODINGS,
+    MODES,
+    POSITIONS,
     PRESETS,
-    YARN_MODES,
     ExperimentSettings,
     results,
     run,
     run_side_by_side,
 )
+from refrope.methods import MAPS, METHODS, PAPER, listing
 from refrope.nn.backends import BACKENDS
 from refrope.progress import Lines, make_progress
 from refrope.report import prepare_directory, result_table, write_json
@@ -91,11 +92,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _seeds(text: str) -> tuple[int, ...]:
+def _numbers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in comma_list(text))
     except ValueError:
-        raise ValueError(f"posgen: --seeds is {text!r}, expected whole numbers such as 1,2,3") from None
+        raise ValueError(f"posgen: {option} is {text!r}, expected whole numbers such as 1,2,3") from None
+
+
+def _encodings(text: str) -> tuple[str, ...]:
+    groups = {"paper": PAPER, "all": tuple(METHODS)}
+    return groups.get(text) or tuple(comma_list(text))
 
 
 def _add_posgen(commands: Any) -> None:
@@ -111,7 +117,13 @@ def _add_posgen(commands: Any) -> None:
     add = parser.add_argument
     add("--preset", default="tiny", metavar="NAME", help=f"{', '.join(PRESETS)} (default tiny; see below)")
     add("--tasks", default="cot", metavar="A,B", help=f"{', '.join(posgen.TASKS)}, or all (default cot)")
-    add("--encodings", default="all", metavar="A,B", help=f"{', '.join(ENCODINGS)}, or all (default all)")
+    add(
+        "--encodings",
+        default="paper",
+        metavar="A,B",
+        help=f"{', '.join(METHODS)}; all; or paper (default), the first four",
+    )
+    add("--list", action="store_true", help="say what each of them is, with its source, and do nothing else")
     seeds = ",".join(map(str, DEFAULT_SEEDS))
     add("--seeds", default=seeds, metavar="1,2", help=f"of data, weights, order and dropout (default {seeds})")
     add("--epochs", type=int, metavar="N", help="instead of the preset's")
@@ -120,9 +132,24 @@ def _add_posgen(commands: Any) -> None:
         "--yarn",
         default="swap",
         metavar="MODE",
-        help=f"{' or '.join(YARN_MODES)} (default swap): train plain and swap YaRN in for testing, as the paper's code "
+        help=f"{' or '.join(MODES)} (default swap): train plain and swap YaRN in for testing, as the paper's code "
         "does, or train with it, as its text says",
     )
+    add(
+        "--maps",
+        default="swap",
+        metavar="MODE",
+        help=f"{' or '.join(MODES)} (default swap): train with RoPE and swap position maps (rerope, dca, ...) in for "
+        "testing, as those who published them do, or train with them",
+    )
+    add(
+        "--positions",
+        default="consecutive",
+        metavar="NAME",
+        help=f"of training tokens: {', '.join(POSITIONS)} (default consecutive); random (arXiv:2305.16843, in tests too) "
+        "and pose (arXiv:2309.10400) reach to the longest test",
+    )
+    add("--test-lengths", default="256", metavar="A,B", help="in tokens, above 64; a row for each (default 256)")
     add(
         "--recipe",
         default="disjoint",
@@ -155,14 +182,20 @@ def _add_posgen(commands: Any) -> None:
 
 def run_posgen(options: argparse.Namespace) -> int:
     """``refrope posgen``."""
+    if options.list:
+        print(listing())
+        return 0
     settings = ExperimentSettings(
         preset=options.preset,
         tasks=posgen.TASKS if options.tasks == "all" else tuple(comma_list(options.tasks)),
-        encodings=ENCODINGS if options.encodings == "all" else tuple(comma_list(options.encodings)),
-        seeds=_seeds(options.seeds),
+        encodings=_encodings(options.encodings),
+        seeds=_numbers("--seeds", options.seeds),
         epochs=options.epochs,
         learning_rate=options.learning_rate,
         yarn=options.yarn,
+        maps=options.maps,
+        positions=options.positions,
+        test_lengths=_numbers("--test-lengths", options.test_lengths),
         recipe=options.recipe,
         rule=options.rule,
         front_token=options.front_token,
@@ -182,7 +215,7 @@ def run_posgen(options: argparse.Namespace) -> int:
     interrupted = False
     print(
         f"Preset {settings.preset}: {trainings} training{'s' if trainings > 1 else ''} of "
-        f"{settings.train_settings().epochs} epochs, then tests at {settings.test_length} tokens. "
+        f"{settings.train_settings().epochs} epochs, then tests at {' and '.join(map(str, settings.test_lengths))} tokens. "
         f"ID: within {settings.train_length} tokens; OOD: beyond."
     )
     finished = (
@@ -200,6 +233,8 @@ def run_posgen(options: argparse.Namespace) -> int:
         print("\n" + result_table(runs))
         if settings.yarn == "swap" and any("yarn" in row["encoding"] for row in runs):
             print("YaRN rows: the model of the row without YaRN, with YaRN swapped in for the test (--yarn swap).")
+        if settings.maps == "swap" and any(row["encoding"] in MAPS for row in runs):
+            print("Rows of position maps: RoPE's model, with the map swapped in for the test (--maps swap).")
         print(f"\nWritten: {options.out / 'results.json'}{_figures(runs, settings, options.out)}")
     if interrupted:
         print(

@@ -8,12 +8,15 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refrope.encodings import RotaryEncoding
+from refrope.encodings.base import RotaryEncoding
+from refrope.encodings.position_map import PositionMap
 from refrope.errors import check_integer, describe
 from refrope.kernels import parts_at_once, run_parts, single_blas_thread
+from refrope.nn.attending import Rotation, rotation_of
 from refrope.nn.memory import KVCache
-from refrope.nn.transformer import Tables, Transformer
+from refrope.nn.transformer import Transformer
 from refrope.posgen import Dataset, inputs_and_targets
+from refrope.train_positions import TrainPositions
 
 Result = TypeVar("Result")
 # Tokens that go through a model together, on one thread: few enough for its caches, enough to make a call worth it.
@@ -35,8 +38,12 @@ def on_replicas(
     return run_parts(lambda worker, part: work(replicas[worker], part, parts[part]), len(parts))
 
 
-def predictions(model: Transformer, inputs: npt.NDArray[Any], tables: Tables) -> npt.NDArray[np.int64]:
+def predictions(
+    model: Transformer, inputs: npt.NDArray[Any], tables: Rotation, positions: npt.NDArray[Any] | None = None
+) -> npt.NDArray[np.int64]:
     """The token with the highest logit after every token of `inputs` (n, T) -> (n, T).
+
+    `tables` and `positions` are those of `Transformer.forward`.
 
     Raises
     ------
@@ -46,7 +53,7 @@ def predictions(model: Transformer, inputs: npt.NDArray[Any], tables: Tables) ->
     best = np.empty(inputs.shape, np.int64)
 
     def work(replica: Transformer, part: int, rows: slice) -> None:
-        logits = replica.forward(inputs[rows], tables)
+        logits = replica.forward(inputs[rows], tables, positions=positions)
         if np.isnan(logits).any():
             raise FloatingPointError("predictions: logits are NaN, expected finite weights")
         np.argmax(logits, axis=2, out=best[rows])
@@ -57,22 +64,28 @@ def predictions(model: Transformer, inputs: npt.NDArray[Any], tables: Tables) ->
 
 def accuracy_by_position(
     model: Transformer,
-    encoding: RotaryEncoding,
+    encoding: RotaryEncoding | PositionMap | None,
     dataset: Dataset,
     sequences: npt.NDArray[Any],
     *,
     front_token: bool = True,
+    places: TrainPositions | None = None,
+    seed: int = 0,
 ) -> npt.NDArray[np.float64]:
     """Share of the sequences whose token x_l has the highest logit, for each l.
 
     Parameters
     ----------
     model : Transformer
-    encoding : RotaryEncoding
+    encoding : RotaryEncoding, PositionMap or None
         The one to test with, in its form for the sequences' length.
     dataset : Dataset
         Says which tokens are generated.
     sequences : (n, T) ints
+    places : TrainPositions, optional
+        The positions that the model was trained with, where a test must have such too (randomised ones).
+    seed : int
+        Of these.
 
     Returns
     -------
@@ -85,8 +98,9 @@ def accuracy_by_position(
     """
     batch = inputs_and_targets(sequences, front_token=front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k)
     length = batch.inputs.shape[1]
-    tables = encoding.for_length(length).cos_sin(np.arange(length), model.dtype)
-    right = (predictions(model, batch.inputs, tables) == batch.targets).mean(axis=0)
+    positions = None if places is None else places.tested(seed, length)
+    tables = rotation_of(encoding, length, model.dtype, positions)
+    right = (predictions(model, batch.inputs, tables, positions) == batch.targets).mean(axis=0)
     accuracy = np.full(sequences.shape[1], np.nan)
     accuracy[batch.target_index[batch.loss_mask]] = right[batch.loss_mask]
     return accuracy

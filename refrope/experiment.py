@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -24,16 +24,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from refrope import __version__, kernels, posgen
-from refrope.encodings import Resonance, RoPE, RotaryEncoding, YaRN
+from refrope.encodings import RotaryEncoding, YaRN
+from refrope.encodings.position_map import PositionMap
 from refrope.errors import check_integer, check_name
 from refrope.evaluate import accuracy_by_position, split_accuracy
+from refrope.methods import MAPS, METHODS, PAPER, Lengths, configuration_of, encoding_of
 from refrope.nn.backends import BACKENDS
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.transformer import Transformer
 from refrope.train import History, TrainSettings, train
+from refrope.train_positions import PoSE, RandomPositions, TrainPositions
 
-ENCODINGS = ("rope", "resonance-rope", "yarn", "resonance-yarn")
-YARN_MODES = ("swap", "train")
+MODES = ("swap", "train")
+POSITIONS = ("consecutive", "random", "pose")
 # One seed shows the order of the paper's Table 1 or does not: README.md says what others show.
 DEFAULT_SEEDS = (2,)
 
@@ -73,7 +76,7 @@ class ExperimentSettings:
     Parameters
     ----------
     preset : {"tiny", "small", "paper"}
-    tasks, encodings : names out of `refrope.posgen.TASKS` and `ENCODINGS`
+    tasks, encodings : names out of `refrope.posgen.TASKS` and `refrope.methods.METHODS`
     seeds : ints >= 0
         Of the data, the weights, the order of the sequences and dropout.
     epochs : int, optional; the preset's if None
@@ -83,10 +86,16 @@ class ExperimentSettings:
         counts), index ramp, as the paper's code does but for its ramp length, which is L' + 1 there.
         "train": train and test with YaRN of factor L' / L as the paper's text says: turn ramp, wavelength blend.
         Both with beta_fast = 2, beta_slow = 1 of the paper's code.
+    maps : {"swap", "train"}
+        "swap": train with RoPE, test with the position map, as those who published them do. "train": train with it, in
+        its form for the longest test.
+    positions : {"consecutive", "random", "pose"}
+        Of the tokens in training: see `refrope.train_positions`.
     recipe, rule : names out of `refrope.posgen.RECIPES` and `RULES`
     front_token : bool
     train_sequences, test_sequences : int; validation has as many as test
-    train_length, test_length : int, L and L'
+    train_length : int, L
+    test_lengths : ints above it, L'; each gives rows of its own
     backend : {"c", "numpy"}
 
     Raises
@@ -97,53 +106,82 @@ class ExperimentSettings:
 
     preset: str = "tiny"
     tasks: tuple[str, ...] = ("cot",)
-    encodings: tuple[str, ...] = ENCODINGS
+    encodings: tuple[str, ...] = PAPER
     seeds: tuple[int, ...] = DEFAULT_SEEDS
     epochs: int | None = None
     learning_rate: float | None = None
     yarn: str = "swap"
+    maps: str = "swap"
+    positions: str = "consecutive"
     recipe: str = "disjoint"
     rule: str = "sum"
     front_token: bool = True
     train_sequences: int = 10_000
     test_sequences: int = 1_000
     train_length: int = 64
-    test_length: int = 256
+    test_lengths: tuple[int, ...] = (256,)
     backend: str = "c"
 
     def __post_init__(self) -> None:
         """Check every field before any work is done."""
         known = {
             "preset": PRESETS,
-            "yarn": YARN_MODES,
+            "yarn": MODES,
+            "maps": MODES,
+            "positions": POSITIONS,
             "recipe": posgen.RECIPES,
             "rule": posgen.RULES,
             "backend": BACKENDS,
         }
         for name, names in known.items():
             check_name("posgen", name, getattr(self, name), names)
-        for argument in ("tasks", "encodings", "seeds"):
+        for argument in ("tasks", "encodings", "seeds", "test_lengths"):
             values = getattr(self, argument)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"posgen: {argument} are {list(values)}, expected at least one, each once")
         for task in self.tasks:
             check_name("posgen", "task", task, posgen.TASKS)
         for encoding in self.encodings:
-            check_name("posgen", "encoding", encoding, ENCODINGS)
+            check_name("posgen", "encoding", encoding, METHODS)
         for seed in self.seeds:
             check_integer("posgen", "seed", seed, 0)
         for name in ("train_sequences", "test_sequences"):
             check_integer("posgen", name, getattr(self, name), 1)
         check_integer("posgen", "train_length", self.train_length, 6)
-        check_integer("posgen", "test_length", self.test_length, self.train_length + 1)
-        self.train_settings()  # has checks of its own
+        for length in self.test_lengths:
+            check_integer("posgen", "test_length", length, self.train_length + 1)
+        places, length = self.train_settings().positions or TrainPositions(), self._read(self.train_length)
+        for name in self.encodings:  # these have checks of their own
+            places.check(self.model(trained := self.trained_name(name)), self.trained_encoding(trained), length)
         self.dataset(self.tasks[0], self.seeds[0], count_only=True)
 
     def train_settings(self) -> TrainSettings:
         """The preset's, with what was asked for instead."""
-        preset = asdict(PRESETS[self.preset].train)
-        asked = {"epochs": self.epochs, "learning_rate": self.learning_rate, "front_token": self.front_token}
-        return TrainSettings(**preset | {name: value for name, value in asked.items() if value is not None})
+        asked: dict[str, Any] = {
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "front_token": self.front_token,
+            "positions": self._positions(),
+        }
+        return replace(PRESETS[self.preset].train, **{n: value for n, value in asked.items() if value is not None})
+
+    def _positions(self) -> TrainPositions | None:
+        kinds = {"random": RandomPositions, "pose": PoSE}
+        return kinds[self.positions](self._read(self.longest)) if self.positions in kinds else None
+
+    @property
+    def longest(self) -> int:
+        """The longest test, in tokens."""
+        return max(self.test_lengths)
+
+    def _read(self, length: int) -> int:
+        """Tokens that a model reads of a sequence of so many."""
+        return length + int(self.front_token)
+
+    def model(self, trained: str) -> TransformerConfig:
+        """The preset's model with what the method adds that it is trained with."""
+        sizes = (self._read(self.train_length), self._read(self.longest))
+        return configuration_of(trained, PRESETS[self.preset].model, *sizes)
 
     def dataset(self, task: str, seed: int, *, count_only: bool = False) -> posgen.Dataset:
         """The splits of one task; with `count_only` sequences as short as can be, to check their number."""
@@ -156,32 +194,30 @@ class ExperimentSettings:
             validation=self.test_sequences,
             test=self.test_sequences,
             train_length=4 if short else self.train_length,
-            test_length=4 if short else self.test_length,
+            test_length=4 if short else self.longest,
             rule=self.rule,
         )
 
-    def tested_encoding(self, name: str) -> RotaryEncoding:
-        """The encoding that the row `name` is tested with."""
+    def tested_encoding(self, name: str, test_length: int) -> RotaryEncoding | PositionMap | None:
+        """What turns queries and keys where the row `name` is tested at a length."""
         head_dim = PRESETS[self.preset].model.head_dim
-        plain: RotaryEncoding = RoPE(head_dim)
-        if name.endswith("yarn") and self.yarn == "swap":
-            front = int(self.front_token)
-            original, target = self.train_length + front, self.test_length + front
-            plain = YaRN(head_dim, factor=target / original, original_length=original, beta_fast=2.0)
-        elif name.endswith("yarn"):
-            factor = self.test_length / self.train_length
-            plain = YaRN(
-                head_dim,
-                factor=factor,
-                original_length=self.train_length,
-                beta_fast=2.0,
-                ramp="turns",
-                blend="wavelength",
-            )
-        return Resonance(plain) if name.startswith("resonance") else plain
+        lengths = Lengths(self._read(self.train_length), self._read(test_length))
+        yarn = None
+        if self.yarn == "train":
+            factor = test_length / self.train_length
+            length = self.train_length
+            options: dict[str, Any] = {"beta_fast": 2.0, "ramp": "turns", "blend": "wavelength"}
+            yarn = YaRN(head_dim, factor=factor, original_length=length, **options)
+        return encoding_of(name, head_dim, lengths, yarn=yarn)
+
+    def trained_encoding(self, trained: str) -> RotaryEncoding | PositionMap | None:
+        """What turns queries and keys in training."""
+        return self.tested_encoding(trained, self.longest)
 
     def trained_name(self, name: str) -> str:
-        """The encoding that the row `name` is trained with: with "swap" the same without YaRN."""
+        """The method that the row `name` is trained with: RoPE where YaRN or a position map is swapped in."""
+        if name in MAPS and self.maps == "swap":
+            return "rope"
         return name.replace("yarn", "rope") if self.yarn == "swap" else name
 
     def trainings(self) -> list[tuple[str, int, str]]:
@@ -244,20 +280,24 @@ def train_and_test(
 ) -> list[dict[str, Any]]:
     """One training, and the rows of all encodings that its model is tested with."""
     dataset = settings.dataset(task, seed)
-    model = Transformer(PRESETS[settings.preset].model, seed=seed, backend=settings.backend)
+    model = Transformer(settings.model(trained), seed=seed, backend=settings.backend)
     train_settings = settings.train_settings()
     steps = train_settings.epochs * math.ceil(len(dataset.train) / train_settings.batch_size)
     progress.start(task, seed, trained, steps)
     began = time.perf_counter()
     history = train(
-        *(model, settings.tested_encoding(trained), dataset, train_settings),
+        *(model, settings.trained_encoding(trained), dataset, train_settings),
         seed=seed,
         on_step=progress.step,
         on_epoch=progress.epoch,
     )
     seconds = time.perf_counter() - began
     names = [name for name in settings.encodings if settings.trained_name(name) == trained]
-    rows = [_test(settings, name, trained, model, dataset) for name in names]
+    rows = [
+        _test(settings, name, trained, model, dataset, seed, length)
+        for name in names
+        for length in settings.test_lengths
+    ]
     for row in rows:
         row |= {"task": task, "seed": seed, "preset": settings.preset, "seconds": seconds}
         row |= {"step_seconds": history.step_seconds, "curves": _curves(history)}
@@ -266,20 +306,38 @@ def train_and_test(
 
 
 def _test(
-    settings: ExperimentSettings, name: str, trained: str, model: Transformer, dataset: posgen.Dataset
+    settings: ExperimentSettings,
+    name: str,
+    trained: str,
+    model: Transformer,
+    dataset: posgen.Dataset,
+    seed: int,
+    length: int,
 ) -> dict[str, Any]:
-    encoding = settings.tested_encoding(name)
-    accuracy = accuracy_by_position(model, encoding, dataset, dataset.test, front_token=settings.front_token)
+    encoding = settings.tested_encoding(name, length)
+    accuracy = accuracy_by_position(
+        *(model, encoding, dataset, dataset.test[:, :length]),
+        front_token=settings.front_token,
+        places=settings.train_settings().positions,
+        seed=seed,
+    )
     inside, beyond = split_accuracy(accuracy, dataset.train_length)
+    tables = encoding.cos_sin(np.arange(length)) if isinstance(encoding, RotaryEncoding) else None
     return {
         "encoding": name,
         "trained_with": trained,
-        "tested_with": repr(encoding),
-        "table_bytes": sum(table.nbytes for table in encoding.cos_sin(np.arange(settings.test_length))),
+        "tested_with": ", ".join(repr(part) for part in (encoding, *_parts(model.config)) if part is not None),
+        "test_length": length,
+        "table_bytes": None if tables is None else sum(table.nbytes for table in tables),
         "id_accuracy": inside,
         "ood_accuracy": beyond,
         "accuracy_by_position": [None if math.isnan(a) else a for a in accuracy.tolist()],
     }
+
+
+def _parts(config: TransformerConfig) -> list[Any]:
+    """What a model's configuration has that tells positions."""
+    return [config.absolute, config.bias, None if config.window is None else f"window {config.window}"]
 
 
 def _curves(history: History) -> dict[str, list[float]]:

@@ -8,27 +8,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from refrope.methods import METHODS
+
 # Wang et al. 2024, arXiv:2403.00071, Table 1: mean accuracy beyond the training length, in per cent, over five seeds.
+PAPER_LENGTH = 256
 PAPER_OOD = {
     "recursive": {"rope": 65.29, "resonance-rope": 62.64, "yarn": 95.93, "resonance-yarn": 98.30},
     "cot": {"rope": 69.56, "resonance-rope": 75.25, "yarn": 98.71, "resonance-yarn": 99.58},
     "semirecursive": {"rope": 17.96, "resonance-rope": 29.78, "yarn": 33.70, "resonance-yarn": 48.46},
 }
-LABELS = {"rope": "RoPE", "resonance-rope": "Resonance RoPE", "yarn": "YaRN", "resonance-yarn": "Resonance YaRN"}
+LABELS = {name: method.label for name, method in METHODS.items()}
 
 
 def result_table(runs: list[dict[str, Any]]) -> str:
     """One line a run, in the order of the paper's table: accuracies, the paper's, time a step and of the training."""
     tasks, encodings = list(PAPER_OOD), list(LABELS)
-    runs = sorted(runs, key=lambda run: (tasks.index(run["task"]), encodings.index(run["encoding"]), run["seed"]))
-    header = ("task", "encoding", "seed", "ID %", "OOD %", "paper's OOD %", "ms/step", "train s")
+
+    def place(run: dict[str, Any]) -> tuple[int, ...]:
+        return tasks.index(run["task"]), encodings.index(run["encoding"]), run["seed"], run["test_length"]
+
+    several = len({run["test_length"] for run in runs}) > 1
+    length = ("tested at",) if several else ()
+    header = ("task", "encoding", "seed", *length, "ID %", "OOD %", "paper's OOD %", "ms/step", "train s")
     rows = [header]
-    for run in runs:
-        paper = PAPER_OOD[run["task"]][run["encoding"]]
+    for run in sorted(runs, key=place):
+        paper = PAPER_OOD[run["task"]].get(run["encoding"]) if run["test_length"] == PAPER_LENGTH else None
+        said = "-" if paper is None else f"{paper:.2f}"
+        tested = (str(run["test_length"]),) if several else ()
         rows.append(
             (
-                *(run["task"], LABELS[run["encoding"]], str(run["seed"])),
-                *(f"{100 * run['id_accuracy']:.1f}", f"{100 * run['ood_accuracy']:.1f}", f"{paper:.2f}"),
+                *(run["task"], LABELS[run["encoding"]], str(run["seed"]), *tested),
+                *(f"{100 * run['id_accuracy']:.1f}", f"{100 * run['ood_accuracy']:.1f}", said),
                 *(f"{1000 * run['step_seconds']:.0f}", f"{run['seconds']:.0f}"),
             )
         )

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refrope.encodings import RotaryEncoding
+from refrope.encodings.base import RotaryEncoding
+from refrope.encodings.position_map import PositionMap
 from refrope.errors import check_integer, check_number
 from refrope.evaluate import accuracy_by_position, on_replicas, sequence_parts, split_accuracy
+from refrope.nn.attending import Rotation, rotation_of
 from refrope.nn.dropout import site_seed
 from refrope.nn.optim import AdamW, OneCycle
-from refrope.nn.transformer import Tables, Transformer
+from refrope.nn.transformer import Transformer
 from refrope.posgen import Dataset, inputs_and_targets
 from refrope.randomness import bit_source, permutation
+from refrope.train_positions import TrainPositions
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class TrainSettings:
     watched : int
         How many validation sequences are tested after each epoch, for the progress display and the training curves;
         nothing is chosen by them.
+    positions : TrainPositions
+        Which positions the tokens of a training sequence have: 0, 1, 2, ... unless said otherwise.
     """
 
     epochs: int
@@ -48,6 +53,7 @@ class TrainSettings:
     weight_decay: float = 0.01
     front_token: bool = True
     watched: int = 128
+    positions: TrainPositions | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -73,10 +79,11 @@ def train_step(
     inputs: npt.NDArray[Any],
     targets: npt.NDArray[Any],
     loss_mask: npt.NDArray[np.bool_],
-    tables: Tables,
+    tables: Rotation,
     learning_rate: float,
     beta1: float,
     *,
+    positions: npt.NDArray[Any] | None = None,
     dropout_seed: int | None = None,
 ) -> float:
     """Forward, backward, AdamW: one step on a batch (B, T); its loss, the mean over the tokens that `loss_mask` marks.
@@ -96,7 +103,8 @@ def train_step(
         # Whatever overflows ends in the loss, which is looked at.
         with np.errstate(over="ignore", invalid="ignore"):
             logits = replica.forward(
-                inputs[rows], tables, dropout_seed=dropout_seed, first=rows.start, keep=True
+                *(inputs[rows], _of_sequences(tables, rows)),
+                **{"positions": positions, "dropout_seed": dropout_seed, "first": rows.start, "keep": True},
             ).reshape(-1, model.config.vocabulary)
             counted, answers = weights[rows].ravel(), targets[rows].ravel()
             loss, probabilities = ops.cross_entropy_forward(logits, answers, counted, total=total, out=logits)
@@ -113,9 +121,16 @@ def train_step(
     return loss
 
 
+def _of_sequences(tables: Rotation, rows: slice) -> Rotation:
+    """The tables of some sequences, where each has its own."""
+    if tables is None or not isinstance(tables[0], np.ndarray) or tables[0].ndim < 3:
+        return tables
+    return tables[0][rows], tables[1][rows]
+
+
 def train(
     model: Transformer,
-    encoding: RotaryEncoding,
+    encoding: RotaryEncoding | PositionMap | None,
     dataset: Dataset,
     settings: TrainSettings,
     *,
@@ -127,6 +142,7 @@ def train(
 
     Parameters
     ----------
+    encoding : RotaryEncoding, PositionMap, or None where queries and keys do not turn
     seed : int
         Of the order of the sequences and of dropout.
     on_step, on_epoch : callables
@@ -145,11 +161,13 @@ def train(
         dataset.train, front_token=settings.front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k
     )
     length = batch.inputs.shape[1]
-    tables = encoding.for_length(length).cos_sin(np.arange(length), model.dtype)
+    places = settings.positions or TrainPositions()
+    places.check(model.config, encoding, length)
+    tables, positions = rotation_of(encoding, length, model.dtype), None
     steps_per_epoch = -(-len(dataset.train) // settings.batch_size)
     schedule = OneCycle(settings.learning_rate, settings.epochs * steps_per_epoch, settings.warmup)
     optimizer = AdamW(model.flat_params.size, model.dtype, settings.weight_decay)
-    source = bit_source(seed, "order of training sequences")
+    source, draws = bit_source(seed, "order of training sequences"), bit_source(seed, "positions of training tokens")
     history, seconds = History(), []
     for _ in range(settings.epochs):
         losses = []
@@ -157,9 +175,14 @@ def train(
         for first in range(0, len(order), settings.batch_size):
             rows = order[first : first + settings.batch_size]
             began = time.perf_counter()
+            if settings.positions is not None:
+                positions = places.drawn(draws, len(rows), length)
+                tables = rotation_of(encoding, length, model.dtype, positions)
+                positions = positions if positions.ndim == 1 else None  # a sequence's own are in the tables alone
             loss = train_step(
                 *(model, optimizer, batch.inputs[rows], batch.targets[rows], batch.loss_mask, tables),
                 *schedule.at(optimizer.step),
+                positions=positions,
                 dropout_seed=site_seed(seed, optimizer.step),
             )
             seconds.append(time.perf_counter() - began)
@@ -168,7 +191,10 @@ def train(
         if not np.isfinite(model.flat_params).all():
             raise FloatingPointError("train: weights became NaN or infinite; try a smaller learning rate")
         watched = accuracy_by_position(
-            model, encoding, dataset, dataset.validation[: settings.watched], front_token=settings.front_token
+            *(model, encoding, dataset, dataset.validation[: settings.watched]),
+            front_token=settings.front_token,
+            places=settings.positions,
+            seed=seed,
         )
         inside, beyond = split_accuracy(watched, dataset.train_length)
         history.loss.append(float(np.mean(losses)))

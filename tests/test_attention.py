@@ -672,3 +672,10 @@ def test_distance_bias_is_its_definition():
         numpy_attention.distance_bias([0.0], 1, 1)
     with pytest.raises(ValueError, match=r"^distance_bias: n_q is -1, expected at least 0"):
         numpy_attention.distance_bias(table, -1, 7)
+
+
+def test_distance_bias_takes_tables_of_any_memory_layout():
+    table = normal(5, 13)
+    for n_q in (1, 2, 13):
+        by_columns = numpy_attention.distance_bias(np.asfortranarray(table), n_q, 13)
+        np.testing.assert_array_equal(by_columns, numpy_attention.distance_bias(table, n_q, 13))

@@ -296,6 +296,12 @@ def test_bad_arguments_are_named(bias):
         break
 
 
+def test_a_table_with_its_axes_swapped_is_refused():
+    message = "T5Bias.forward: weights['table'] is float64(5, 32), expected float32 or float64(32, 5)"
+    with pytest.raises(ValueError, match=exactly(message)):
+        T5Bias().forward({"table": normal(5, 32)}, 5, np.arange(2))
+
+
 def test_weights_of_two_dtypes_are_refused():
     weights = {"p": np.ones(3, np.float32), "a": np.ones(3)}
     message = "Kerple.forward: weights['a'] is float64(3,), expected float32 like weights['p']"

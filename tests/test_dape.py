@@ -188,7 +188,9 @@ def test_the_blocks_of_queries_change_nothing(block, kernel, edge, monkeypatch):
         dscores, dvalues, grads = dape.mix_backward(dextra, saved, weights)
         return [extra, dscores, dvalues, *grads.values()]
 
-    monkeypatch.setattr(module, "_BLOCK", 3 * BATCH * WIDTH * LENGTH)  # three queries at a time
+    monkeypatch.setattr(module, "_BLOCK", BATCH * WIDTH * 24)  # 24 pairs: three queries, then two, then one at a time
+    rows = [block.rows for block in dape._blocks(scores.shape)]
+    assert rows == [3, 2, 2]
     expected = everything()
     monkeypatch.setattr(module, "_BLOCK", block)
     for result, right in zip(everything(), expected, strict=True):
@@ -225,6 +227,18 @@ def test_float32_is_float64_rounded(kernel, edge):
     for short, exact in zip(*results, strict=True):
         assert short.dtype == np.float32
         assert np.abs(short - exact).max() <= FLOAT32 * max(1, np.abs(exact).max())
+
+
+@every_form
+@pytest.mark.parametrize(("batch", "n_q", "n_k"), [(0, 5, 5), (2, 0, 5), (2, 0, 0)])
+def test_nothing_comes_of_no_sequences_and_no_queries(batch, n_q, n_k, kernel, edge):
+    dape = DAPE(ALiBi(), WIDTH, kernel, edge=edge)
+    weights, scores, values = mix_weights(dape), np.zeros((batch, HEADS, n_q, n_k)), np.zeros((HEADS, n_q, n_k))
+    extra, saved = dape.mix_forward(weights, scores, values)
+    dscores, dvalues, grads = dape.mix_backward(extra, saved, weights)
+    assert extra.shape == dscores.shape == scores.shape
+    assert np.array_equal(dvalues, values)
+    assert not any(gradient.any() for gradient in grads.values())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -290,7 +304,7 @@ def test_it_starts_as_pytorchs_layers_do():
         (lambda: DAPE(ALiBi(), 0), "DAPE: width is 0, expected an integer >= 1"),
         (lambda: DAPE(ALiBi(), kernel=2), "DAPE: kernel is 2, expected an odd number"),
         (lambda: DAPE(ALiBi(), kernel=-1), "DAPE: kernel is -1, expected an integer >= 1"),
-        (lambda: DAPE(ALiBi(), negative_slope=-0.1), "DAPE: negative_slope is -0.1, expected a finite number >= 0"),
+        (lambda: DAPE(ALiBi(), negative_slope=-0.1), "DAPE: negative_slope is -0.1, expected a number in [0, 1]"),
         (lambda: DAPE(ALiBi(), edge="opem"), "DAPE: unknown edge 'opem'; did you mean 'open'? known: open, padded"),
         (lambda: DAPE(ALiBi()).mix_shapes(0), "DAPE.mix_shapes: heads is 0, expected an integer >= 1"),
     ],

@@ -175,7 +175,8 @@ def test_it_starts_as_pytorchs_layers_do():
     [
         (lambda: FIRE(0), "FIRE: width is 0, expected an integer >= 1"),
         (lambda: FIRE(threshold=0), "FIRE: threshold is 0, expected a finite number > 0"),
-        (lambda: FIRE(negative_slope=-1), "FIRE: negative_slope is -1, expected a finite number >= 0"),
+        (lambda: FIRE(negative_slope=-1), "FIRE: negative_slope is -1, expected a number in [0, 1]"),
+        (lambda: FIRE(negative_slope=1.5), "FIRE: negative_slope is 1.5, expected a number in [0, 1]"),
         (lambda: FIRE().shapes(0), "FIRE.shapes: heads is 0, expected an integer >= 1"),
         (
             lambda: FIRE().forward(weights_of(FIRE()), HEADS, pairs()[0]),

@@ -21,6 +21,7 @@ from refrope.randomness import (
     latin_square,
     normal_numbers,
     permutation,
+    uniform_numbers,
 )
 
 SEEDS = st.integers(0, 2**64)
@@ -314,3 +315,21 @@ def test_words_of_zeros_and_of_ones_give_finite_normal_numbers():
 def test_normal_numbers_names_a_bad_size():
     with pytest.raises(ValueError, match=exactly("normal_numbers: size is -1, expected an integer >= 0")):
         normal_numbers(bit_source(0), -1)
+
+
+# ---- uniform_numbers
+
+
+def test_uniform_numbers_are_the_upper_53_bits_of_a_word_each():
+    words = [0, 2**11 - 1, 2**11, 2**63, 2**64 - 1]
+    assert uniform_numbers(Scripted(words), 5).tolist() == [0.0, 0.0, 2.0**-53, 0.5, 1 - 2.0**-53]
+
+
+def test_uniform_numbers_fill_all_tenths_equally():
+    drawn = uniform_numbers(bit_source(3, "uniform"), 100_001)
+    assert chi_square_deviations(np.bincount((10 * drawn).astype(int), minlength=10).tolist(), 10) < DEVIATIONS
+
+
+def test_uniform_numbers_names_a_bad_size():
+    with pytest.raises(ValueError, match=exactly("uniform_numbers: size is -1, expected an integer >= 0")):
+        uniform_numbers(bit_source(0), -1)

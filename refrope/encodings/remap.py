@@ -71,7 +71,8 @@ class ReRoPE(_Windowed):
 
     def passes(self, n: int) -> tuple[Pass, ...]:
         """Near: as usual. Far: every query at w, every key at 0."""
-        return self._near_and_far(n, self.window, self.window, np.full(n, self.window), np.zeros(n, np.int64))
+        zeros = np.zeros_like(np.arange(n))
+        return self._near_and_far(n, self.window, self.window, zeros + self.window, zeros)
 
     def check_effect(self, length: int) -> None:
         """Raise ValueError unless `length` tokens have a pair more than w apart."""

@@ -200,7 +200,7 @@ def distance_bias(table: Array, n_q: int, n_k: int) -> Array:
     if not 0 <= n_q <= n_k:
         raise ValueError(f"distance_bias: n_q is {n_q}, expected at least 0 and at most n_k = {n_k}")
     zeros = np.zeros((*table.shape[:-1], n_q), table.dtype)  # distances -n_q to -1
-    padded = np.concatenate([zeros, table], axis=-1)
+    padded = np.ascontiguousarray(np.concatenate([zeros, table], axis=-1))
     step = padded.itemsize
     start = padded[..., min(n_k, padded.shape[-1] - 1) :]  # query 0, key 0: distance n_k - n_q
     shape, strides = (*table.shape[:-1], n_q, n_k), (*padded.strides[:-1], step, -step)

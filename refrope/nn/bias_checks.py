@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.arrays import is_real
-from refrope.errors import check_integer, describe
+from refrope.errors import check_integer, check_number, describe
 
 Array = npt.NDArray[Any]
 Shapes = dict[str, tuple[int, ...]]
@@ -48,3 +48,10 @@ def check_gradient(name: str, dvalues: Array, heads: int, away: Array) -> None:
     if not is_real(dvalues) or dvalues.shape != wanted:
         expected = f"float32 or float64{wanted}"
         raise ValueError(f"{name}.backward: dvalues is {describe(dvalues)}, expected {expected}")
+
+
+def check_slope(function: str, negative_slope: float) -> None:
+    """Raise unless ReLU, LeakyReLU or what lies between them and the identity has this slope below 0."""
+    wanted = "a number in [0, 1]"
+    if check_number(function, "negative_slope", negative_slope, wanted, 0.0) > 1:
+        raise ValueError(f"{function}: negative_slope is {negative_slope!r}, expected {wanted}")

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refrope.errors import check_integer, check_number
+from refrope.errors import check_integer, check_number, describe
+from refrope.nn.absolute import LearnedPositions, Sinusoidal
+from refrope.nn.biases import Bias
+from refrope.nn.dape import DAPE
 from refrope.nn.dropout import drop_threshold
 from refrope.randomness import bit_source, normal_numbers
 
@@ -22,6 +25,10 @@ class TransformerConfig:
 
     `softmax_scale` multiplies the attention scores: 1.0 is T5's, which starts the queries smaller instead
     (Raffel et al. 2020, arXiv:1910.10683); None is 1 / sqrt(head_dim).
+
+    What tells positions beside a rotation, which the caller's tables bring: `absolute`, rows that are added to the
+    token embeddings; `bias`, numbers that are added to the scores; `window`, the number of keys that a query sees, its
+    own the last of them.
     """
 
     vocabulary: int = 18
@@ -33,6 +40,9 @@ class TransformerConfig:
     dropout: float = 0.0
     eps: float = 1e-6
     softmax_scale: float | None = 1.0
+    absolute: Sinusoidal | LearnedPositions | None = None
+    bias: Bias | DAPE | None = None
+    window: int | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -42,6 +52,13 @@ class TransformerConfig:
             raise ValueError(f"TransformerConfig: head_dim is {self.head_dim}, expected an even number")
         drop_threshold(self.dropout)
         check_number("TransformerConfig", "eps", self.eps, "a number >= 0", 0.0)
+        for name, kinds in (("absolute", (Sinusoidal, LearnedPositions)), ("bias", (Bias, DAPE))):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kinds):
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise ValueError(f"TransformerConfig: {name} is {describe(value)}, expected {wanted} or None")
+        if self.window is not None:
+            check_integer("TransformerConfig", "window", self.window, 1)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight, in the order in which they lie in memory."""
@@ -56,7 +73,24 @@ class TransformerConfig:
                 f"layers.{i}.feed_forward.in": (self.d_model, self.d_ff),
                 f"layers.{i}.feed_forward.out": (self.d_ff, self.d_model),
             }
-        return shapes | {"final.gain": (self.d_model,)}
+        shapes |= {"final.gain": (self.d_model,)}
+        if isinstance(self.absolute, LearnedPositions):
+            shapes |= {f"absolute.{name}": shape for name, shape in self.absolute.shapes(self.d_model).items()}
+        if self.bias is not None:
+            for prefix in self.bias_prefixes():
+                shapes |= {f"{prefix}.{name}": shape for name, shape in self.bias.shapes(self.heads).items()}
+        return shapes
+
+    def bias_prefixes(self) -> list[str]:
+        """What the names of the bias's weights begin with: one set for each layer, or one that all layers share."""
+        inner = self.bias.bias if isinstance(self.bias, DAPE) else self.bias
+        if inner is self.bias and inner is not None and inner.shared:
+            return ["bias"]
+        return [f"layers.{i}.bias" for i in range(self.layers)]
+
+    def bias_prefix(self, layer: int) -> str:
+        """The one of `bias_prefixes` that a layer's attention uses."""
+        return self.bias_prefixes()[min(layer, len(self.bias_prefixes()) - 1)]
 
     def size(self) -> int:
         """Number of weights."""
@@ -75,6 +109,8 @@ class TransformerConfig:
 def initial_weights(config: TransformerConfig, seed: int, dtype: npt.DTypeLike) -> Array:
     """T5's normal distributions (Raffel et al. 2020, arXiv:1910.10683, and its released code); gains are 1.
 
+    Weights of positions start as their class says, from numbers of their own: the others do not depend on them.
+
     Returns
     -------
     (config.size(),) of `dtype`, in the order of `config.shapes()`
@@ -91,10 +127,21 @@ def initial_weights(config: TransformerConfig, seed: int, dtype: npt.DTypeLike) 
         "feed_forward.in": config.d_model**-0.5,
         "feed_forward.out": config.d_ff**-0.5,
     }
-    for name, weight in config.views(flat).items():
+    for name, weight in (views := config.views(flat)).items():
+        if ".bias." in name or name.startswith(("bias.", "absolute.")):
+            continue
         kind = name.split(".", 2)[-1]  # layers.0.attention.out -> attention.out
         if kind.endswith("gain"):
             weight[...] = 1
         else:
             weight[...] = normal_numbers(source, weight.size).reshape(weight.shape) * deviations[kind]
+    source = bit_source(seed, "weights of positions")
+    drawn: dict[str, Any] = {}
+    if isinstance(config.absolute, LearnedPositions):
+        drawn |= {f"absolute.{n}": w for n, w in config.absolute.initial(config.d_model, source).items()}
+    if config.bias is not None:
+        for prefix in config.bias_prefixes():
+            drawn |= {f"{prefix}.{n}": w for n, w in config.bias.initial(config.heads, source).items()}
+    for name, weight in drawn.items():
+        views[name][...] = weight
     return flat

@@ -7,16 +7,17 @@ The backward pass computes it again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from refrope.arrays import check_shape, is_real
-from refrope.errors import check_integer, check_name, check_number, describe
-from refrope.nn.bias_checks import Shapes, check_named
+from refrope.errors import check_integer, check_name, describe
+from refrope.nn.bias_checks import Shapes, check_named, check_slope
 from refrope.nn.biases import Bias
 from refrope.randomness import BitSource, uniform_numbers
 
@@ -36,10 +37,11 @@ class DAPE:
     Parameters
     ----------
     bias : ALiBi, T5Bias, Kerple, FIRE
-        Where the biases come from. Its weights and the network's lie side by side; the latter start with "mix.".
+        Where the biases come from. Its weights and the network's lie side by side; the latter start with "mix.". Each
+        layer has its own of all of them, a table of T5's too.
     width : int >= 1, of the hidden layer
     kernel : odd int >= 1, keys that one step of a convolution sees
-    negative_slope : float >= 0, of the LeakyReLU
+    negative_slope : float in [0, 1], of the LeakyReLU
     edge : {"open", "padded"}
         What the hidden layer holds for the kernel // 2 keys after the last one. "open": what the convolution gives
         where its keys are all masked, so that the result for a query is the same whatever the number of keys after
@@ -65,6 +67,9 @@ class DAPE:
     negative_slope: float = 0.01
     edge: str = "open"
 
+    shared: ClassVar[bool] = False
+    of_distance: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         """Check the fields."""
         if not isinstance(self.bias, Bias):
@@ -73,7 +78,7 @@ class DAPE:
         check_integer("DAPE", "kernel", self.kernel, 1)
         if self.kernel % 2 == 0:
             raise ValueError(f"DAPE: kernel is {self.kernel}, expected an odd number")
-        check_number("DAPE", "negative_slope", self.negative_slope, "a finite number >= 0", 0.0)
+        check_slope("DAPE", self.negative_slope)
         check_name("DAPE", "edge", self.edge, ("open", "padded"))
 
     @property
@@ -101,7 +106,7 @@ class DAPE:
         shapes = self.mix_shapes(heads)
         for name, shape in shapes.items():
             _, inputs, kernel = shapes[name.replace("bias", "weight")]
-            draws = uniform_numbers(source, int(np.prod(shape))).reshape(shape)
+            draws = uniform_numbers(source, math.prod(shape)).reshape(shape)
             weights[name] = (inputs * kernel) ** -0.5 * (2 * draws - 1)
         return weights
 
@@ -188,7 +193,7 @@ class DAPE:
         w_in = weights["mix.in.weight"]
         hidden = _convolve(w_in[:, :heads], padded_scores, block)
         hidden += _convolve(w_in[:, heads:], padded_values, block) + weights["mix.in.bias"][:, None]
-        activated = np.where(hidden > 0, hidden, hidden * hidden.dtype.type(self.negative_slope))
+        activated = np.maximum(hidden, hidden * hidden.dtype.type(self.negative_slope))
         return padded_scores, padded_values, hidden, self._edges(activated, block)
 
     def _edges(self, layer: Array, block: _Block) -> Array:
@@ -198,13 +203,17 @@ class DAPE:
         rows[..., : block.half] = 0
         if self.edge == "padded":
             rows[..., block.half + block.n_k :] = 0
-        return np.pad(layer, ((0, 0), (0, 0), (block.half, block.half)))
+        return np.pad(layer, ((0, 0), (0, 0), (block.half, block.half))) if block.half else layer
 
     def _blocks(self, shape: tuple[int, ...]) -> Iterator[_Block]:
         batch, _, n_q, n_k = shape
-        step = max(_BLOCK // max(batch * self.width * n_k, 1), 1)
-        for start in range(0, n_q, step):
-            yield _Block.of_queries(start, min(start + step, n_q), n_q, n_k, self.kernel // 2)
+        most = _BLOCK // max(batch * self.width, 1)  # pairs
+        start = 0
+        while start < n_q:
+            keys = start + n_k - n_q  # before the block's first query; the most rows with rows (keys + rows) <= most
+            rows = max((math.isqrt(keys**2 + 4 * most) - keys) // 2, 1)
+            yield _Block.of_queries(start, min(start + rows, n_q), n_q, n_k, self.kernel // 2)
+            start += rows
 
     def _check(self, function: str, weights: Mapping[str, Array], scores: Array, values: Array) -> None:
         function = f"DAPE.{function}"
@@ -240,10 +249,12 @@ class _Block(NamedTuple):
 
     @property
     def rows(self) -> int:
+        """Queries of the block."""
         return int(self.seen.shape[0])
 
     @property
     def columns(self) -> int:
+        """Numbers of a row in memory."""
         return int(self.seen.shape[1]) + 2 * self.half
 
     def of(self, pairs: Array) -> Array:

@@ -6,6 +6,7 @@ stands in memory as a whole. The backward pass computes it again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.errors import check_integer, check_number, describe
-from refrope.nn.bias_checks import Shapes, check_gradient, check_weights, clamped
+from refrope.nn.bias_checks import Shapes, check_gradient, check_slope, check_weights, clamped
 from refrope.nn.biases import Bias
 from refrope.randomness import BitSource, uniform_numbers
 
@@ -35,7 +36,7 @@ class FIRE(Bias):
     width : int >= 1, of the hidden layer
     threshold : float > 0
         Queries before it all divide by the same number. The authors' L; 512 // 2 in the code that was read.
-    negative_slope : float >= 0
+    negative_slope : float in [0, 1]
         What the hidden layer multiplies negative numbers by. 0 is ReLU; DAPE's code has 0.01 where it mixes FIRE.
 
     References
@@ -55,7 +56,7 @@ class FIRE(Bias):
         """Check the fields."""
         check_integer("FIRE", "width", self.width, 1)
         check_number("FIRE", "threshold", self.threshold, "a finite number > 0", 0.0, above=True)
-        check_number("FIRE", "negative_slope", self.negative_slope, "a finite number >= 0", 0.0)
+        check_slope("FIRE", self.negative_slope)
 
     def shapes(self, heads: int) -> Shapes:
         """``c`` and ``multiplier`` (1,), and weight and bias of the layers ``in`` (1 -> width), ``out`` (-> heads)."""
@@ -75,7 +76,7 @@ class FIRE(Bias):
         for name, shape in self.shapes(heads).items():
             if name not in weights:
                 bound = (1 if name.startswith("in") else self.width) ** -0.5
-                weights[name] = bound * (2 * uniform_numbers(source, int(np.prod(shape))).reshape(shape) - 1)
+                weights[name] = bound * (2 * uniform_numbers(source, math.prod(shape)).reshape(shape) - 1)
         return weights
 
     def forward(
@@ -87,7 +88,7 @@ class FIRE(Bias):
         values = np.empty((heads, away.size), weights["c"].dtype)
         for part, inputs in self._blocks("forward", weights, away, queries):
             hidden = self._hidden(weights, inputs.x)
-            activated = np.where(hidden > 0, hidden, hidden * hidden.dtype.type(self.negative_slope))
+            activated = np.maximum(hidden, hidden * hidden.dtype.type(self.negative_slope))
             values[:, part] = weights["out.weight"] @ activated + weights["out.bias"][:, None]
         return values.reshape(heads, *away.shape)
 

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refrope.arrays import overlap, put
 from refrope.encodings.position_map import PassTables, PositionMap
 from refrope.errors import describe
+from refrope.nn.attention_checks import check_attention
 from refrope.nn.backends import NumpyOps
 from refrope.rotary import rotate
 
@@ -55,7 +57,7 @@ def mapped_forward(
         With one pass only: a mask is a function of a pair's place in its pass, so that several passes would not have
         the mask of the whole.
     out : array like `q`, optional
-        Where to write the result; it must not overlap the inputs.
+        Where to write the result; any writable view, which may overlap the inputs.
 
     Returns
     -------
@@ -72,12 +74,11 @@ def mapped_forward(
     ----------
     Merging by log sum exp: Dao et al. 2022, arXiv:2205.14135, Section 3.1.
     """
-    _check("mapped_forward", q, k, passes, dropout)
-    settings = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
+    settings: dict[str, Any] = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
+    _check("mapped_forward", q, k, v, passes, settings, out=out)
     turned_q = _turned(ops, q, [(p.q_tables, p.queries) for p in passes])
     turned_k = _turned(ops, k, [(p.k_tables, p.keys) for p in passes])
-    if out is None:
-        out = np.empty_like(q)
+    target = _apart(out, (q, k, v), q)
     lse = np.full(q.shape[:3], -np.inf, q.dtype)
     seen = np.zeros(q.shape[2], bool)
     for p, q_p, k_p in zip(passes, turned_q, turned_k, strict=True):
@@ -85,16 +86,18 @@ def mapped_forward(
         first = not seen[rows].any()
         out_p, lse_p = ops.attention_forward(
             *(q_p, k_p, v[:, :, p.keys]),
-            **settings | _mask(p),
-            out=out[:, :, rows] if first else None,
+            **settings,
+            causal=p.causal,
+            window=p.window,
+            out=target[:, :, rows] if first else None,
         )
         if first:
             lse[:, :, rows] = lse_p
         else:
-            out[:, :, rows][:, :, ~seen[rows]] = 0
-            _merge(out[:, :, rows], lse[:, :, rows], out_p, lse_p)
+            target[:, :, rows][:, :, ~seen[rows]] = 0
+            _merge(target[:, :, rows], lse[:, :, rows], out_p, lse_p)
         seen[rows] = True
-    return out, lse
+    return put(target, out), lse
 
 
 def mapped_backward(
@@ -121,7 +124,7 @@ def mapped_backward(
     ops, q, k, v, passes, scale, dropout, seed, first_slice : as in the forward call
     out, lse : what the forward call returned
     grads : (dq, dk, dv), optional
-        Where to write the result; they must not overlap each other or the inputs.
+        Where to write the result; any writable views that do not overlap each other. They may overlap inputs.
 
     Returns
     -------
@@ -132,12 +135,12 @@ def mapped_backward(
     ValueError
         As in the forward call.
     """
-    _check("mapped_backward", q, k, passes, dropout)
-    settings = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
+    settings: dict[str, Any] = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
+    _check("mapped_backward", q, k, v, passes, settings, backward=True, dout=dout, out=out, lse=lse, grads=grads)
     q_uses, k_uses = [(p.q_tables, p.queries) for p in passes], [(p.k_tables, p.keys) for p in passes]
-    if grads is None:
-        grads = (np.empty_like(q), np.empty_like(k), np.empty_like(v))
-    dq_sums, dk_sums, dv_sum = _sums(grads[0], q_uses), _sums(grads[1], k_uses), _Sum(grads[2])
+    read = (dout, q, k, v, out, lse)
+    dq, dk, dv = (_apart(y, read, x) for y, x in zip(grads or (None,) * 3, (q, k, v), strict=True))
+    dq_sums, dk_sums, dv_sum = _sums(dq, q_uses), _sums(dk, k_uses), _Sum(dv)
     for p, q_p, k_p in zip(passes, _turned(ops, q, q_uses), _turned(ops, k, k_uses), strict=True):
         rows, columns = p.queries, p.keys
         terms = (
@@ -147,14 +150,21 @@ def mapped_backward(
         )
         ops.attention_backward(
             *(dout[:, :, rows], q_p, k_p, v[:, :, columns], out[:, :, rows], lse[:, :, rows]),
-            **settings | _mask(p),
+            **settings,
+            causal=p.causal,
+            window=p.window,
             grads=terms,
         )
         dq_sums[id(p.q_tables)].add(rows, terms[0])
         dk_sums[id(p.k_tables)].add(columns, terms[1])
         dv_sum.add(columns, terms[2])
-    _turn_back(ops, grads[0], q_uses, dq_sums)
-    _turn_back(ops, grads[1], k_uses, dk_sums)
+    _turn_back(ops, dq, q_uses, dq_sums)
+    _turn_back(ops, dk, k_uses, dk_sums)
+    dv_sum.finished()
+    if grads is None:
+        return dq, dk, dv
+    for gradient, target in zip((dq, dk, dv), grads, strict=True):
+        put(gradient, target)
     return grads
 
 
@@ -175,10 +185,11 @@ def mapped_reference(
         counts twice has the log of the sum of both exponentials.
     out : (B, H, T, D)
     """
-    length, d = q.shape[2:]
+    scale = check_attention("mapped_reference", q, k, v, False, scale, 0.0, 0, 0, None).scale
+    length = q.shape[2]
+    _check_length("mapped_reference", "k", k, length, "q")
     k, v = (np.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
     logits = np.full((*q.shape[:3], length), -np.inf, q.dtype)
-    scale = d**-0.5 if scale is None else scale
     for i in range(length):
         keys = np.arange(i + 1)
         factor = scale * float(position_map.query_scale(np.array([i]))[0])
@@ -296,22 +307,35 @@ def _merge(out: Array, lse: Array, other: Array, other_lse: Array) -> None:
     lse[...] = total
 
 
-def _mask(p: PassTables) -> dict[str, Any]:
-    return {"causal": p.causal} if p.window is None else {"causal": p.causal, "window": p.window}
+def _apart(result: Array | None, inputs: Sequence[Array], like: Array) -> Array:
+    """`result` where it can be written to while the inputs are still read, else a new array."""
+    if result is None or any(overlap(result, x) for x in inputs):
+        return np.empty_like(like)
+    return result
 
 
-def _check(function: str, q: Array, k: Array, passes: Sequence[PassTables], dropout: float) -> None:
-    """Raise for what the functions of single passes would not find, or would blame on something else."""
-    for name, x in (("q", q), ("k", k)):
-        if not isinstance(x, np.ndarray) or x.ndim != 4:
-            raise ValueError(f"{function}: {name} is {describe(x)}, expected four axes (batch, heads, T, D)")
+def _check(
+    function: str,
+    q: Array,
+    k: Array,
+    v: Array,
+    passes: Sequence[PassTables],
+    settings: dict[str, Any],
+    **others: Any,
+) -> None:
+    """Raise for what does not fit, before anything is written."""
     if not passes:
         raise ValueError(f"{function}: passes are empty, expected those of PositionMap.tables")
     length = max(p.queries.stop for p in passes)
     for name, x in (("q", q), ("k", k)):
-        if x.shape[2] != length:
-            wanted = f"T = {length} as in the passes: the tokens of a text from its first on, without a cache"
-            raise ValueError(f"{function}: {name} is {describe(x)}, expected {wanted}")
-    if dropout and len(passes) > 1:
+        _check_length(function, name, x, length, "the passes")
+    check_attention(function, q, k, v, False, **settings, bias=None, **others)
+    if settings["dropout"] and len(passes) > 1:
         why = "0 with more than one pass: their masks are not that of the whole"
-        raise ValueError(f"{function}: dropout is {dropout!r}, expected {why}")
+        raise ValueError(f"{function}: dropout is {settings['dropout']!r}, expected {why}")
+
+
+def _check_length(function: str, name: str, x: Array, length: int, like: str) -> None:
+    if isinstance(x, np.ndarray) and x.ndim == 4 and x.shape[2] != length:
+        wanted = f"T = {length} like {like}: a text from its first token on, without a cache"
+        raise ValueError(f"{function}: {name} is {describe(x)}, expected {wanted}")

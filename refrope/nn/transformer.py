@@ -9,6 +9,7 @@ arrays, so that an optimizer step is one call; `params` and `grads` are named vi
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ import numpy.typing as npt
 
 from refrope.errors import describe
 from refrope.nn import dropout as dropout_module
+from refrope.nn.absolute import LearnedPositions
+from refrope.nn.attending import Attending, Rotation, check_positions
 from refrope.nn.backends import operations
 from refrope.nn.configuration import TransformerConfig, initial_weights
 from refrope.nn.memory import Buffers, KVCache
 
 Array = npt.NDArray[Any]
-Tables = tuple[Array, Array]
 
 
 class Transformer:
@@ -83,8 +85,9 @@ class Transformer:
     def forward(
         self,
         tokens: npt.NDArray[Any],
-        tables: Tables,
+        tables: Rotation,
         *,
+        positions: Array | None = None,
         dropout_seed: int | None = None,
         first: int = 0,
         keep: bool = False,
@@ -95,8 +98,12 @@ class Transformer:
         Parameters
         ----------
         tokens : (B, T) integers in [0, vocabulary)
-        tables : cos, sin, each (T, r/2) of the model's dtype
-            Which encoding the positions have is decided here, by the caller, at every call.
+        tables : cos, sin, each (T, r/2) of the model's dtype; or the passes of a position map; or None
+            Which encoding the positions have is decided here, by the caller, at every call. Tables (B, T, r/2) give
+            each sequence positions of its own. None turns nothing.
+        positions : (T,) rising ints, optional
+            For what the configuration has beside a rotation: rows added to the embeddings, a bias. Consecutive from
+            0, or from the cache's length, if None.
         dropout_seed : int, optional
             Switches dropout on (training); the masks depend on it and on `first` alone.
         first : int
@@ -122,14 +129,29 @@ class Transformer:
             if keep:
                 raise ValueError("Transformer.forward: keep with a cache, expected one of them: no gradient goes back")
             cache.check(batch, length, c, self.dtype)
+        start = 0 if cache is None else cache.length
+        places, consecutive = check_positions("Transformer.forward", positions, length, start)
+        if cache is not None and not consecutive:
+            raise ValueError("Transformer.forward: positions with gaps and a cache, expected one of them")
+        keys = places if cache is None else np.arange(start + length)
+        attending = Attending(ops, tables, c.bias, c.window, places, keys, consecutive)
+        if attending.passes is not None and (cache is not None or c.bias is not None or c.window is not None):
+            raise ValueError("Transformer.forward: a position map with a cache, bias or window, expected the map alone")
         self._saved = {
-            **{"tokens": tokens.ravel(), "tables": tables, "batch": batch},
+            **{"tokens": tokens.ravel(), "attending": attending, "batch": batch},
             **{"seed": dropout_seed if c.dropout else None, "first": first},
         }
         x = ops.embedding_forward(tokens.ravel(), self.params["embedding"], out=buf("x", batch * length, c.d_model))
+        if c.absolute is not None:
+            rows = (
+                c.absolute.forward({"positions": self.params["absolute.positions"]}, places)
+                if isinstance(c.absolute, LearnedPositions)
+                else c.absolute.table(places, c.d_model).astype(self.dtype)
+            )
+            x.reshape(batch, length, c.d_model)[...] += rows
         self._dropout(x, "embedding")
         for i in range(c.layers):
-            x = self._attention_forward(i, x, batch, tables, keep, cache)
+            x = self._attention_forward(i, x, batch, keep, cache)
             x = self._feed_forward_forward(i, x, keep)
         if cache is not None:
             cache.advance(length)
@@ -161,6 +183,9 @@ class Transformer:
             )
         self.grads = c.views(np.empty_like(self.flat_params) if out is None else out)
         rows = len(saved["tokens"])
+        for name, gradient in self.grads.items():
+            if ".bias." in name or name.startswith("bias."):
+                gradient[...] = 0  # layers add to it
         scaled = buf("dlogits", rows, c.vocabulary)
         np.multiply(dlogits.reshape(scaled.shape), self.dtype.type(c.d_model**-0.5), out=scaled)
         # logits = y embedding^T
@@ -177,53 +202,51 @@ class Transformer:
             dx = self._feed_forward_backward(i, dx)
             dx = self._attention_backward(i, dx)
         self._dropout(dx, "embedding")
+        if isinstance(c.absolute, LearnedPositions):
+            drows = dx.reshape(saved["batch"], -1, c.d_model).sum(axis=0)
+            self.grads["absolute.positions"][...] = c.absolute.backward(drows, saved["attending"].queries)["positions"]
         ops.embedding_backward(dx, saved["tokens"], self.grads["embedding"])
         return self.grads
 
     # ---- x + attention(norm(x)) ----
 
-    def _attention_forward(
-        self, i: int, x: Array, batch: int, tables: Tables, keep: bool, cache: KVCache | None
-    ) -> Array:
+    def _attention_forward(self, i: int, x: Array, batch: int, keep: bool, cache: KVCache | None) -> Array:
         c, p, ops = self.config, f"layers.{i}.attention", self.ops
         buf = self._layer_buffers(p, keep)
         rows, length, inner = len(x), len(x) // batch, c.heads * c.head_dim
         n, inv_rms = ops.rmsnorm_forward(x, self.params[f"{p}.gain"], eps=c.eps, out=buf("n", *x.shape))
         qkv = ops.linear_forward(n, self.params[f"{p}.qkv"], out=buf("qkv", rows, 3 * inner))
         q, k, v = self._split_heads(qkv, batch)
-        qk = self._queries_and_keys(qkv, batch)
-        ops.rotate(qk, *tables, out=qk)
+        attending: Attending = self._saved["attending"]
+        attending.turn(self._queries_and_keys(qkv, batch))
         if cache is not None:
             k, v = cache.extend(i, k, v)
         o_rows = buf("o", rows, inner)
-        o, lse = ops.attention_forward(
-            *(q, k, v),
-            **self._attention_settings(p),
-            out=o_rows.reshape(batch, length, c.heads, c.head_dim).transpose(0, 2, 1, 3),
-        )
+        o = o_rows.reshape(batch, length, c.heads, c.head_dim).transpose(0, 2, 1, 3)
+        attended = attending.forward(q, k, v, self._bias_weights(self.params, i), self._attention_settings(p), o)
         y = ops.linear_forward(o_rows, self.params[f"{p}.out"], out=buf("y", *x.shape))
         self._dropout(y, f"{p}.out")
         y += x
         if keep:
-            self._saved[p] = (x, n, inv_rms, qkv, o, o_rows, lse)
+            self._saved[p] = (x, n, inv_rms, qkv, o_rows, attended)
         return y
 
     def _attention_backward(self, i: int, dy: Array) -> Array:
         c, p, ops, batch = self.config, f"layers.{i}.attention", self.ops, self._saved["batch"]
-        x, n, inv_rms, qkv, o, o_rows, lse = self._saved[p]
+        x, n, inv_rms, qkv, o_rows, attended = self._saved[p]
         dbranch = self._dropout_copy(dy, f"{p}.out")
         inner = c.heads * c.head_dim
         scratch = self._scratch(len(x))
         do_rows, dqkv = scratch[: o_rows.size].reshape(-1, inner), scratch[o_rows.size :][: qkv.size].reshape(qkv.shape)
         ops.linear_backward(dbranch, o_rows, self.params[f"{p}.out"], dweight=self.grads[f"{p}.out"], out=do_rows)
         do = do_rows.reshape(batch, -1, c.heads, c.head_dim).transpose(0, 2, 1, 3)
-        ops.attention_backward(
-            *(do, *self._split_heads(qkv, batch), o, lse),
-            **self._attention_settings(p),
-            grads=self._split_heads(dqkv, batch),
+        attending: Attending = self._saved["attending"]
+        attending.backward(
+            *(do, *self._split_heads(qkv, batch), attended),
+            *(self._bias_weights(self.params, i), self._attention_settings(p)),
+            *(self._split_heads(dqkv, batch), self._bias_weights(self.grads, i)),
         )
-        dqk = self._queries_and_keys(dqkv, batch)
-        ops.rotate(dqk, *self._saved["tables"], transpose=True, out=dqk)
+        attending.turn(self._queries_and_keys(dqkv, batch), transpose=True)
         # n is read for the last time here: its memory takes dn.
         dn, _ = ops.linear_backward(dqkv, n, self.params[f"{p}.qkv"], dweight=self.grads[f"{p}.qkv"], out=n)
         # The residual path carries dy round the sublayer.
@@ -233,14 +256,24 @@ class Transformer:
         return dx
 
     def _attention_settings(self, prefix: str) -> dict[str, Any]:
+        c = self.config
+        scale = 1 / math.sqrt(c.head_dim) if c.softmax_scale is None else c.softmax_scale
         if self._saved["seed"] is None:
-            return {"scale": self.config.softmax_scale}
+            return {"scale": scale}
         return {
-            "scale": self.config.softmax_scale,
+            "scale": scale,
             "dropout": self.config.dropout,
             "seed": self._site_seed(f"{prefix}.weights"),
             "first_slice": self._saved["first"] * self.config.heads,
         }
+
+    def _bias_weights(self, arrays: dict[str, Array], i: int) -> dict[str, Array]:
+        """Those of `arrays` (weights or gradients) that belong to the bias of a layer, by their short names."""
+        c = self.config
+        if c.bias is None:
+            return {}
+        prefix = c.bias_prefix(i)
+        return {name: arrays[f"{prefix}.{name}"] for name in c.bias.shapes(c.heads)}
 
     def _split_heads(self, qkv: Array, batch: int) -> tuple[Array, Array, Array]:
         """q, k, v (B, H, T, head_dim) as views of the rows of one product."""
