@@ -17,8 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from mpmath import fdot, mpf
-from vectors_flags import case_flags, explained, group_flags, markdown_table, rotation_flags
+from vectors_axes import axes_groups
+from vectors_biases import bias_groups
+from vectors_explained import explained, markdown_table
+from vectors_flags import case_flags, group_flags, rotation_flags
 from vectors_formulas import DIGITS, Parameters, Setting, rotated, rounded, setting, sixty_fourths
+from vectors_logits import K, Q
+from vectors_maps import map_groups
 from vectors_posgen import posgen_groups
 from vectors_resonance import resonance_groups
 from vectors_settings import PLANS, ROTATED_AT, Plan, positions
@@ -27,7 +32,9 @@ from vectors_sources import source
 FORMAT = "refrope-vectors-1"
 FOLDER = Path(__file__).resolve().parent.parent / "refrope" / "vectors"
 ENCODINGS = PLANS | {"resonance": resonance_groups}
-NAMES = (*ENCODINGS, "posgen")
+WHOLE = {"posgen": posgen_groups, "maps": map_groups, "biases": bias_groups, "axes": axes_groups}
+NAMES = (*ENCODINGS, *WHOLE)
+RECORDS = ("cases", "rotations", "scores")  # the parts of a group that have ids and flags of their own
 TABLE_BEGINS, TABLE_ENDS = "<!-- flags: written by the generator -->\n", "<!-- end of flags -->\n"
 
 
@@ -121,17 +128,19 @@ def rotations(plan: Plan, exact: Setting, name: str) -> list[dict[str, Any]]:
 
 def document(name: str) -> dict[str, Any]:
     """The whole of one file."""
-    if name == "posgen":
-        groups = posgen_groups()
+    if name in WHOLE:
+        groups = WHOLE[name]()
     else:
         groups = [group(plan, f"{name}-{i:03d}") for i, plan in enumerate(ENCODINGS[name](), start=1)]
-    parts = [part for g in groups for part in (g, *g["cases"], *g["rotations"])]
+    parts = [part for g in groups for part in (g, *(record for key in RECORDS for record in g.get(key, ())))]
     used = {flag for part in parts for flag in part["flags"]}
+    inputs = {"q": Q, "k": K} if any(g.get("scores") for g in groups) else {}
     return {
         "format": FORMAT,
         "variant": name,
         "generator": ".ci/make_vectors.py",
         "digits": DIGITS,
+        **inputs,
         "flags": explained(used),
         "groups": groups,
     }
@@ -141,9 +150,9 @@ def document(name: str) -> dict[str, Any]:
 
 
 def as_text(whole: dict[str, Any]) -> str:
-    """JSON with one line for every case, rotation and other field of a group, so that differences read."""
+    """JSON with one line for every case, rotation, score and other field of a group, so that differences read."""
     lines = ["{"]
-    for key in ("format", "variant", "generator", "digits"):
+    for key in (key for key in whole if key not in ("flags", "groups")):
         lines.append(f" {_json(key)}: {_json(whole[key])},")
     flags = [f"  {_json(name)}: {_json(words)}" for name, words in whole["flags"].items()]
     lines += [' "flags": {', ",\n".join(flags), " },"]
@@ -154,7 +163,7 @@ def as_text(whole: dict[str, Any]) -> str:
 def _group_text(one: dict[str, Any]) -> str:
     fields = []
     for key, value in one.items():
-        if key in ("cases", "rotations") and value:
+        if key in RECORDS and value:
             fields.append(f"   {_json(key)}: [\n" + ",\n".join(f"    {_json(part)}" for part in value) + "\n   ]")
         else:
             fields.append(f"   {_json(key)}: {_json(value)}")
@@ -174,8 +183,7 @@ def manifest(files: dict[str, bytes], documents: dict[str, dict[str, Any]]) -> b
         groups: list[Parameters] = documents.get(name.removesuffix(".json"), {}).get("groups", [])
         if groups:
             entry["groups"] = len(groups)
-            entry["cases"] = sum(len(g["cases"]) for g in groups)
-            entry["rotations"] = sum(len(g["rotations"]) for g in groups)
+            entry |= {key: sum(len(g[key]) for g in groups) for key in RECORDS if key in groups[0]}
         entries[name] = entry
     return (json.dumps({"format": FORMAT, "files": entries}, indent=1) + "\n").encode()
 

@@ -339,8 +339,6 @@ POSGEN_FLAGS: dict[str, Flag] = {
     ),
 }
 
-ALL_FLAGS = GROUP_FLAGS | CASE_FLAGS | ROTATION_FLAGS | POSGEN_FLAGS
-
 
 def _fits(position: int, bits: int, limit: int) -> bool:
     """Whether a binary float of `bits` significant bits, finite below `limit`, holds the position."""
@@ -367,14 +365,3 @@ def rotation_flags(rotation: Parameters) -> list[str]:
 def posgen_flags(parameters: Parameters, case: dict[str, Any]) -> list[str]:
     """The flags of a PosGen sequence."""
     return [name for name, flag in POSGEN_FLAGS.items() if flag.holds(parameters, case)]
-
-
-def explained(used: set[str]) -> dict[str, dict[str, str]]:
-    """About and catches of the flags in `used`, in the order of the tables."""
-    return {name: {"about": flag.about, "catches": flag.catches} for name, flag in ALL_FLAGS.items() if name in used}
-
-
-def markdown_table() -> str:
-    """All flags as a table for the README."""
-    rows = [f"| {name} | {flag.about} | {flag.catches} |" for name, flag in ALL_FLAGS.items()]
-    return "\n".join(["| flag | about | catches |", "|---|---|---|", *rows])

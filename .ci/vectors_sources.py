@@ -100,6 +100,71 @@ _SOURCES: dict[str, Source] = {
         "equation": "the PosGen section and its Figure 2",
         "note": "The semirecursive pointer is floor((l - (j + k)) / 2), as in the code and the figure.",
     },
+    "rerope": {
+        "paper": "J. Su 2023, kexue.fm/archives/9708",
+        "equation": "ReRoPE",
+        "note": "f = min(d, w). log_length as in bojone/rerope, whose code always has it.",
+    },
+    "leaky-rerope": {
+        "paper": "J. Su 2023, kexue.fm/archives/9708",
+        "equation": "Leaky ReRoPE",
+        "note": "f = d below w, then w + (d - w) / slowdown; bojone/rerope.",
+    },
+    "self-extend": {
+        "paper": "arXiv:2401.01325",
+        "equation": "Section 3 and the released code",
+        "note": "f = d below W, then m // G - n // G + W - W // G, or W - W / G (shift `fraction`): datamllab/LongLM.",
+    },
+    "dual-chunk": {
+        "paper": "arXiv:2402.17463",
+        "equation": "Section 3 and the released code",
+        "note": "Chunks of c = chunk - local tokens, HKUNLP/ChunkLlama. Without that code's amplitude.",
+    },
+    "string": {
+        "paper": "arXiv:2410.18745",
+        "equation": "Section 4 and the released code",
+        "note": "f = d below S, then d - S + W. `overlap`: the released prefill counts distance S twice.",
+    },
+    "alibi": {
+        "paper": "arXiv:2108.12409",
+        "equation": "Section 3",
+        "note": "Slopes for a number of heads that is no power of two: the authors' released code.",
+    },
+    "t5": {
+        "paper": "arXiv:1910.10683",
+        "equation": "Section 2.1 and the released code",
+        "note": "Causal buckets; exact ones where the released code's float32 logarithm falls one short.",
+    },
+    "kerple": {
+        "paper": "arXiv:2205.09921",
+        "equation": "Eq. 4 and 5",
+        "note": "-p ln(1 + a d), or -a d^p; letters and bounds as in the authors' code.",
+    },
+    "fire": {
+        "paper": "arXiv:2310.04418",
+        "equation": "as in the code of arXiv:2405.14722",
+        "note": "Constants 1e-6 and the layers were read there, not in the paper.",
+    },
+    "dape": {
+        "paper": "arXiv:2405.14722 (kernel 1), arXiv:2410.04798 (larger ones)",
+        "equation": "and the authors' code",
+        "note": "Edge `padded` is theirs; with `open` the hidden layer does not depend on how many keys follow.",
+    },
+    "sinusoidal": {
+        "paper": "arXiv:1706.03762",
+        "equation": "Section 3.5",
+        "note": "Layout `interleaved` as printed; `half` has all sines first, as transformers has it.",
+    },
+    "mrope": {
+        "paper": "arXiv:2409.12191",
+        "equation": "Section 2.1; Qwen2-VL and Qwen3-VL in transformers 5.24",
+        "note": "Interleaved as in Qwen3-VL. leftover `fourth` as in ggml's IMROPE.",
+    },
+    "axial-2d": {
+        "paper": "transformers 5.24",
+        "equation": "Qwen2-VL's vision (shared), Pixtral (evenodd), Llama 4's vision (offset)",
+        "note": "Ids are row, column. In `offset` they count from 1, and the class token has 0, 0.",
+    },
 }
 
 

@@ -16,6 +16,8 @@ import pytest
 from refrope import vectors
 from refrope.vectors import FOLDER, VectorError
 
+# Every file with groups: encodings, PosGen, and those whose evidence is a logit.
+FILES = (*vectors.NAMES, *vectors.LOGITS)
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / ".ci").glob("*vectors*.py"))
 SCHEMA = json.loads((FOLDER / "schema.json").read_text())
@@ -165,7 +167,7 @@ def paths(value, longest=1):
             yield from ([key, *rest] for rest in paths(value[key], longest))
 
 
-@pytest.mark.parametrize("name", ["linear", "posgen", "resonance"])
+@pytest.mark.parametrize("name", ["linear", "posgen", "resonance", *vectors.LOGITS])
 @pytest.mark.parametrize("wrong", [None, 7, {}], ids=repr)
 def test_a_part_of_another_kind_is_refused_in_words_or_left_to_the_schema(folder, name, wrong):
     whole = vectors.load(name)
@@ -190,6 +192,34 @@ def test_a_sequence_of_another_length_is_refused(folder):
         vectors.load("posgen", folder)
 
 
+SCORE = ("groups", 1, "scores", 0)
+# What is done to a file of logits, and what the loader says.
+LOGIT_FAULTS = {
+    "no queries": ("maps", _drop(["q"]), "maps.json lacks q"),
+    "no scores": ("maps", _drop(["groups", 1, "scores"]), "maps-002 lacks scores"),
+    "a key without a position": ("maps", _drop(["groups", 1, "cases", 0, "effective", 0]), "entries in effective"),
+    "a query too few": ("maps", _drop([*SCORE, "logits", 0, 3]), "has 11 entries in logits, expected 12"),
+    "a key too many": ("maps", _set([*SCORE, "effective", 3], [3, 2, 1, 0, -1]), "5 entries in effective, expected 4"),
+    "a head too few": ("biases", _drop([*SCORE, "logits", 0]), "has 2 entries in logits, expected 3"),
+    "values of a head too few": ("biases", _drop(["groups", 1, "cases", 0, "values", 0]), "2 entries in values"),
+    "no weights": ("biases", _drop(["groups", 1, "weights"]), "biases-002 lacks weights"),
+    "a short row of sines": ("biases", _drop(["groups", -1, "cases", 0, "row", 0]), "15 entries in row, expected 16"),
+    "a pair without an axis": ("axes", _drop(["groups", 1, "axes", 0]), "has 5 entries in axes, expected 6"),
+    "a token of two ids": ("axes", _drop(["groups", 1, "cases", 0, "position", 0]), "tokens of 2 and of 3 ids"),
+    "a score without a scale": ("biases", _drop([*SCORE, "scale"]), r"scores\[0\] lacks scale"),
+}
+
+
+@pytest.mark.parametrize("fault", LOGIT_FAULTS)
+def test_a_file_of_logits_whose_structure_is_another_is_refused(folder, fault):
+    name, plant, said = LOGIT_FAULTS[fault]
+    whole = vectors.load(name)
+    plant(whole)
+    rewrite(folder, name, json.dumps(whole).encode())
+    with pytest.raises(VectorError, match=said):
+        vectors.load(name, folder)
+
+
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"{", b'{"format": NaN}', b"[]"])
 def test_what_is_no_json_object_is_refused(folder, data):
     rewrite(folder, "linear", data)
@@ -208,10 +238,10 @@ def test_an_unknown_variant_in_parameters_is_refused():
 def test_the_schema_is_a_schema():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["properties"]["format"]["const"] == vectors.FORMAT
-    assert {*SCHEMA["properties"]["variant"]["enum"]} == {*vectors.NAMES}
+    assert {*SCHEMA["properties"]["variant"]["enum"]} == {*FILES}
 
 
-@pytest.mark.parametrize("name", vectors.NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_every_file_follows_the_schema(name):
     assert [error.message for error in VALIDATOR.iter_errors(vectors.load(name))] == []
 
@@ -234,6 +264,28 @@ SCHEMA_FAULTS = {
 }
 
 
+LOGIT_SCHEMA_FAULTS = {
+    "an encoding's file with queries": ("linear", _set(["q"], [[[0.5]]])),
+    "an encoding with ids": ("linear", _set([*CASE, "position"], [1, 2, 3])),
+    "one number for several ids": ("axes", _set(["groups", 0, "cases", 0, "position"], 1)),
+    "another map": ("maps", _set(["groups", 0, "parameters", "variant"], "rererope")),
+    "a shift by another name": ("maps", _set(["groups", 4, "parameters", "shift"], "true")),
+    "an effective position that is none": ("maps", _set(["groups", 0, "cases", 0, "effective", 0], None)),
+    "a bias of no heads": ("biases", _set(["groups", 0, "parameters", "heads"], 0)),
+    "a case of nothing": ("biases", _drop(["groups", 0, "cases", 0, "values"])),
+    "rotations of a map": ("maps", _set(["groups", 0, "rotations"], [{}])),
+    "a negative axis": ("axes", _set(["groups", 0, "axes", 0], -1)),
+}
+
+
+@pytest.mark.parametrize("fault", LOGIT_SCHEMA_FAULTS)
+def test_the_schema_refuses_faults_planted_in_the_files_of_logits(fault):
+    name, plant = LOGIT_SCHEMA_FAULTS[fault]
+    whole = deepcopy(vectors.load(name))
+    plant(whole)
+    assert not VALIDATOR.is_valid(whole)
+
+
 @pytest.mark.parametrize("name", [*SCHEMA_FAULTS, *(name for name, fault in FAULTS.items() if fault[2])])
 def test_the_schema_refuses_planted_faults(name):
     whole = deepcopy(vectors.load("linear"))
@@ -244,25 +296,31 @@ def test_the_schema_refuses_planted_faults(name):
 # ---- the files ----
 
 
+def records_of(group):
+    """What has an id and flags within a group, in the order of the file."""
+    return [*group["cases"], *group["rotations"], *group.get("scores", ())]
+
+
 def test_the_manifest_lists_every_json_file_and_what_it_holds():
     manifest = json.loads((FOLDER / "manifest.json").read_text())
     files = {path.name for path in FOLDER.glob("*.json")} - {"manifest.json"}
-    assert manifest["files"].keys() == files == {f"{name}.json" for name in vectors.NAMES} | {"schema.json"}
+    assert manifest["files"].keys() == files == {f"{name}.json" for name in FILES} | {"schema.json"}
     for name, entry in manifest["files"].items():
         data = (FOLDER / name).read_bytes()
         assert (entry["bytes"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
-    for name in vectors.NAMES:
+    for name in FILES:
         groups = vectors.load(name)["groups"]
         entry = manifest["files"][f"{name}.json"]
         assert entry["groups"] == len(groups)
         assert entry["cases"] == sum(len(group["cases"]) for group in groups)
+        assert entry.get("scores", 0) == sum(len(group.get("scores", ())) for group in groups)
 
 
 def test_ids_are_unique_and_say_where_they_belong():
     seen = set()
-    for name in vectors.NAMES:
+    for name in FILES:
         for group in vectors.load(name)["groups"]:
-            parts = [group, *group["cases"], *group["rotations"]]
+            parts = [group, *records_of(group)]
             assert all(part["id"].startswith(group["id"]) for part in parts)
             assert group["id"].startswith(f"{name}-")
             assert not seen & {part["id"] for part in parts}
@@ -274,9 +332,9 @@ def test_exactly_the_flags_in_use_are_explained_and_the_readme_has_them_all():
     table = (FOLDER / "README.md").read_text()
     listed = re.findall(r"^\| (\w+) \| .+ \| .+ \|$", table, re.MULTILINE)
     everywhere = set()
-    for name in vectors.NAMES:
+    for name in FILES:
         whole = vectors.load(name)
-        parts = [p for g in whole["groups"] for p in (g, *g["cases"], *g["rotations"])]
+        parts = [p for g in whole["groups"] for p in (g, *records_of(g))]
         used = {flag for part in parts for flag in part["flags"]}
         assert used == {*whole["flags"]}
         everywhere |= used
@@ -293,9 +351,9 @@ def test_the_readmes_example_runs_beside_the_files(monkeypatch, capsys):
 
 
 def test_one_case_is_one_line_so_that_differences_read():
-    for name in vectors.NAMES:
+    for name in FILES:
         lines = (FOLDER / f"{name}.json").read_text().splitlines()
-        records = [group_part["id"] for g in vectors.load(name)["groups"] for group_part in g["cases"] + g["rotations"]]
+        records = [record["id"] for g in vectors.load(name)["groups"] for record in records_of(g)]
         assert [json.loads(line.rstrip(","))["id"] for line in lines if line.startswith('    {"id": ')] == records
 
 
@@ -333,7 +391,7 @@ def imports(path):
 
 
 def test_the_generator_imports_mpmath_the_standard_library_and_itself():
-    assert len(SCRIPTS) >= 7
+    assert len(SCRIPTS) >= 12
     own = {path.stem for path in SCRIPTS}
     everything = set().union(*map(imports, SCRIPTS))
     assert everything <= {*sys.stdlib_module_names, "mpmath"} | own
@@ -352,9 +410,9 @@ def generate(*arguments, blocked=True):
 
 
 def test_the_generator_makes_the_same_files_without_refrope():
-    done = generate("--check", "--only", "linear", "posgen", "fope")
+    done = generate("--check", "--only", "linear", "posgen", "fope", *vectors.LOGITS)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 files" in done.stdout
+    assert "6 files" in done.stdout
     assert "equal" in done.stdout
 
 

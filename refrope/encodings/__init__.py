@@ -1,5 +1,6 @@
 """Which angle does position m give to pair j? One family of variants a file."""
 
+from refrope.encodings.axes import Axial2D, MRoPE, grid_positions
 from refrope.encodings.base import RotaryEncoding
 from refrope.encodings.fope import FoPE
 from refrope.encodings.interpolation import DynamicNTK, LinearPI, NTKAware, NTKByParts
@@ -11,11 +12,13 @@ from refrope.encodings.xpos import XPos
 from refrope.encodings.yarn import YaRN
 
 __all__ = [
+    "Axial2D",
     "DynamicNTK",
     "FoPE",
     "LinearPI",
     "Llama3",
     "LongRoPE",
+    "MRoPE",
     "NTKAware",
     "NTKByParts",
     "ProportionalRoPE",
@@ -24,4 +27,5 @@ __all__ = [
     "RotaryEncoding",
     "XPos",
     "YaRN",
+    "grid_positions",
 ]

@@ -25,7 +25,7 @@ def _groups() -> Iterator[dict[str, Any]]:
 
 
 def _files(tally: Tally) -> None:
-    for name in vectors.NAMES:
+    for name in (*vectors.NAMES, *vectors.LOGITS):
         tally.true(bool(vectors.load(name)["groups"]), name)  # load raises where hash or structure are wrong
 
 
