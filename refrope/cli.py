@@ -146,8 +146,8 @@ def _add_posgen(commands: Any) -> None:
         "--positions",
         default="consecutive",
         metavar="NAME",
-        help=f"of training tokens: {', '.join(POSITIONS)} (default consecutive); random (arXiv:2305.16843, in tests too) "
-        "and pose (arXiv:2309.10400) reach to the longest test",
+        help=f"of training tokens: {', '.join(POSITIONS)} (default consecutive); random (arXiv:2305.16843, in "
+        "tests too) and pose (arXiv:2309.10400) reach to the longest test",
     )
     add("--test-lengths", default="256", metavar="A,B", help="in tokens, above 64; a row for each (default 256)")
     add(
@@ -213,9 +213,10 @@ def run_posgen(options: argparse.Namespace) -> int:
     command = shlex.join(["refrope", *sys.argv[1:]])
     runs: list[dict[str, Any]] = []
     interrupted = False
+    lengths = " and ".join(map(str, settings.test_lengths))
     print(
         f"Preset {settings.preset}: {trainings} training{'s' if trainings > 1 else ''} of "
-        f"{settings.train_settings().epochs} epochs, then tests at {' and '.join(map(str, settings.test_lengths))} tokens. "
+        f"{settings.train_settings().epochs} epochs, then tests at {lengths} tokens. "
         f"ID: within {settings.train_length} tokens; OOD: beyond."
     )
     finished = (

@@ -1,4 +1,4 @@
-"""Every way of telling a model positions that `refrope posgen` can train, by name: what it is, whose it is, how to build it.
+"""Every way of telling a model positions that `refrope posgen` knows, by name: what it is, whose, how to build it.
 
 A method is a rotation (an encoding, or a position map around one), or something in the model's configuration (a bias,
 rows added to the embeddings, a window), or nothing at all. `encoding_of` and `configuration_of` give these two parts.
@@ -14,7 +14,7 @@ from refrope.encodings.position_map import PositionMap
 from refrope.encodings.remap import STRING, DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
 from refrope.errors import check_name
 from refrope.nn.absolute import LearnedPositions, Sinusoidal
-from refrope.nn.biases import ALiBi, Kerple, T5Bias
+from refrope.nn.biases import ALiBi, Bias, Kerple, T5Bias
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.dape import DAPE
 from refrope.nn.fire import FIRE
@@ -38,25 +38,43 @@ class Method(NamedTuple):
 
 METHODS = {
     "rope": Method("RoPE", "turn queries and keys by their position", "Su et al. 2021, arXiv:2104.09864"),
-    "resonance-rope": Method("Resonance RoPE", "RoPE of whole-number wavelengths", "Wang et al. 2024, arXiv:2403.00071"),
+    "resonance-rope": Method(
+        "Resonance RoPE", "RoPE of whole-number wavelengths", "Wang et al. 2024, arXiv:2403.00071"
+    ),
     "yarn": Method("YaRN", "slow the long wavelengths down", "Peng et al. 2023, arXiv:2309.00071"),
-    "resonance-yarn": Method("Resonance YaRN", "YaRN of whole-number wavelengths", "Wang et al. 2024, arXiv:2403.00071"),
+    "resonance-yarn": Method(
+        "Resonance YaRN", "YaRN of whole-number wavelengths", "Wang et al. 2024, arXiv:2403.00071"
+    ),
     "nope": Method("NoPE", "no positions: the causal mask is all", "Kazemnejad et al. 2023, arXiv:2305.19466"),
-    "sinusoidal": Method("sinusoidal", "add fixed sines and cosines to the embeddings", "Vaswani et al. 2017, arXiv:1706.03762"),
-    "learned": Method("learned", "add a learned row a position to the embeddings", "Gehring et al. 2017, arXiv:1705.03122"),
-    "t5": Method("T5 bias", "add a learned number for each of 32 buckets of distances", "Raffel et al. 2020, arXiv:1910.10683"),
+    "sinusoidal": Method(
+        "sinusoidal", "add fixed sines and cosines to the embeddings", "Vaswani et al. 2017, arXiv:1706.03762"
+    ),
+    "learned": Method(
+        "learned", "add a learned row a position to the embeddings", "Gehring et al. 2017, arXiv:1705.03122"
+    ),
+    "t5": Method(
+        "T5 bias", "add a learned number for each of 32 buckets of distances", "Raffel et al. 2020, arXiv:1910.10683"
+    ),
     "alibi": Method("ALiBi", "subtract a fixed slope times the distance", "Press et al. 2022, arXiv:2108.12409"),
     "kerple": Method("Kerple", "subtract p ln(1 + a distance), p and a learned", "Chi et al. 2022, arXiv:2205.09921"),
     "fire": Method("FIRE", "add an MLP of the distance relative to the position", "Li et al. 2024, arXiv:2310.04418"),
-    "dape": Method("DAPE", "Kerple, and an MLP of scores and biases of all heads", "Zheng et al. 2024, arXiv:2405.14722"),
+    "dape": Method(
+        "DAPE", "Kerple, and an MLP of scores and biases of all heads", "Zheng et al. 2024, arXiv:2405.14722"
+    ),
     "dape-v2": Method("DAPE V2", "DAPE with 1 x 3 convolutions over the keys", "Zheng et al. 2024, arXiv:2410.04798"),
-    "window": Method("window", "RoPE, and a query sees the 8 nearest keys only", "Beltagy et al. 2020, arXiv:2004.05150"),
+    "window": Method(
+        "window", "RoPE, and a query sees the 8 nearest keys only", "Beltagy et al. 2020, arXiv:2004.05150"
+    ),
     "rerope": Method("ReRoPE", "RoPE with no distance above L/2", "Su 2023, kexue.fm/archives/9708"),
-    "leaky-rerope": Method("Leaky ReRoPE", "RoPE, distances above L/2 squeezed to end at L", "Su 2023, kexue.fm/archives/9708"),
-    "self-extend": Method("Self-Extend", "RoPE, tokens beyond L/2 in groups, to end at L", "Jin et al. 2024, arXiv:2401.01325"),
+    "leaky-rerope": Method(
+        "Leaky ReRoPE", "RoPE, distances above L/2 squeezed to end at L", "Su 2023, kexue.fm/archives/9708"
+    ),
+    "self-extend": Method(
+        "Self-Extend", "RoPE, tokens beyond L/2 in groups, to end at L", "Jin et al. 2024, arXiv:2401.01325"
+    ),
     "dca": Method("DCA", "RoPE within and across chunks, none above 3L/4", "An et al. 2024, arXiv:2402.17463"),
     "string": Method("STRING", "RoPE, distances from L/3 on shifted down to L/8", "An et al. 2024, arXiv:2410.18745"),
-}  # fmt: skip
+}
 PAPER = ("rope", "resonance-rope", "yarn", "resonance-yarn")  # those of Table 1, in its order
 MAPS = ("rerope", "leaky-rerope", "self-extend", "dca", "string")
 WINDOW = 8  # keys; PosGen's cot and recursive need the last four tokens
@@ -127,7 +145,7 @@ def configuration_of(name: str, config: TransformerConfig, train: int, longest: 
         Another name.
     """
     check_name("configuration_of", "encoding", name, METHODS)
-    biases = {
+    biases: dict[str, Bias | DAPE] = {
         "t5": T5Bias(deviation=config.d_model**-0.5),
         "alibi": ALiBi(),
         "kerple": Kerple(),
@@ -135,7 +153,10 @@ def configuration_of(name: str, config: TransformerConfig, train: int, longest: 
         "dape": DAPE(Kerple()),
         "dape-v2": DAPE(Kerple(), kernel=3),
     }
-    absolute = {"sinusoidal": Sinusoidal(), "learned": LearnedPositions(longest)}
+    absolute: dict[str, Sinusoidal | LearnedPositions] = {
+        "sinusoidal": Sinusoidal(),
+        "learned": LearnedPositions(longest),
+    }
     window = WINDOW if name == "window" else None
     return replace(config, bias=biases.get(name), absolute=absolute.get(name), window=window)
 

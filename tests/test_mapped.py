@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from refrope.encodings import DynamicNTK, Resonance, RoPE, YaRN
 from refrope.encodings.remap import STRING, DualChunk, LeakyReRoPE, PassTables, ReRoPE, SelfExtend
 from refrope.nn.backends import NumpyOps, operations
+from refrope.nn.dropout import drop_threshold, random_bits, site_seed
 from refrope.nn.gradcheck import gradient_error
 from refrope.nn.mapped import mapped_backward, mapped_forward, mapped_reference
 
@@ -318,6 +319,39 @@ def test_a_map_without_effect_is_rotation_and_attention_bit_for_bit(backend):
 
 
 @both
+@pytest.mark.parametrize("position_map", [ReRoPE(ENCODING, 5), DualChunk(ENCODING, 8, 3)])
+def test_dropout_drops_weights_of_the_merged_softmax(backend, position_map):
+    q, k, v, dout = inputs()
+    dropout, seed, first = 0.3, 7, 11
+    logits, _ = mapped_reference(q, k, v, position_map)
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    factors = np.zeros_like(weights)
+    threshold = drop_threshold(dropout)
+    for number, p in enumerate(position_map.passes(LENGTH)):
+        rows, columns = (np.arange(LENGTH)[part] for part in (p.queries, p.keys))
+        counters = np.arange(rows.size * columns.size, dtype=np.uint32).reshape(rows.size, columns.size)
+        own = site_seed(seed, number) if number else seed
+        for place, (b, h) in enumerate(np.ndindex(*q.shape[:2])):
+            kept = random_bits(own, first + place, counters) >= threshold
+            away = np.arange(rows.size)[:, None] + columns.size - rows.size - np.arange(columns.size)
+            seen = (away >= 0) & (away < (p.window or LENGTH)) if p.causal else np.ones_like(away, bool)
+            block = factors[b, h][p.queries, p.keys]  # a view
+            block[seen] = kept[seen] / (1 - threshold / 2**32)
+    assert 0.25 < (factors[..., np.tri(LENGTH, dtype=bool)] == 0).mean() < 0.35
+    options = {"dropout": dropout, "seed": seed, "first_slice": first}
+    out, _ = mapped_forward(operations(backend), q, k, v, position_map.tables(LENGTH, np.float64), **options)
+    assert largest_error((out,), ((weights * factors) @ v,)) < FLOAT64
+    gradients = dict(zip("qkv", merged(backend, position_map, q, k, v, dout, **options)[2:], strict=True))
+
+    def loss(arrays):
+        passes = position_map.tables(LENGTH, np.float64)
+        return float((mapped_forward(operations(backend), *arrays.values(), passes, **options)[0] * dout).sum())
+
+    assert gradient_error(loss, {"q": q, "k": k, "v": v}, gradients) < DIFFERENCES
+
+
+@both
 def test_scores_far_apart_are_merged_without_overflow(backend):
     q, k, v, dout = inputs()
     for large in (200.0, 2000.0):  # exp overflows beyond 709, and both passes have such scores
@@ -402,8 +436,8 @@ def test_what_does_not_fit_is_refused_with_its_name(function):
             return mapped_forward(NumpyOps, q, k, v, passes, out=out, **options)
         return mapped_backward(NumpyOps, dout, q, k, v, out, lse, passes, **options)
 
-    with pytest.raises(ValueError, match=f"^{function}: dropout is 0.1, expected 0 with more than one pass"):
-        call(dropout=0.1)
+    with pytest.raises(ValueError, match=rf"^{function}: dropout is 1\.5, expected a number in \[0, 1\)"):
+        call(dropout=1.5)
     with pytest.raises(ValueError, match=f"^{function}: q is .*3, 1, 10.*, expected T = 23 like the passes"):
         call(q=q[:, :, -1:])
     with pytest.raises(ValueError, match=f"^{function}: k is .*3, 22, 10.*, expected T = 23 like the passes"):

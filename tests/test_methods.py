@@ -1,4 +1,4 @@
-"""Every method of telling positions, through the whole model: gradients, twins, causality, cached keys; and the list."""
+"""Every method of telling positions, through the whole model: gradients, twins, causality, caches; their list."""
 
 import re
 from dataclasses import replace

@@ -23,6 +23,7 @@ from refrope.encodings.position_map import PassTables, PositionMap
 from refrope.errors import describe
 from refrope.nn.attention_checks import check_attention
 from refrope.nn.backends import NumpyOps
+from refrope.nn.dropout import site_seed
 from refrope.rotary import rotate
 
 Array = npt.NDArray[Any]
@@ -54,8 +55,8 @@ def mapped_forward(
     scale : float, optional
         Multiplies the scores; 1 / sqrt(D) if None.
     dropout, seed, first_slice : as in `refrope.nn.attention_forward`
-        With one pass only: a mask is a function of a pair's place in its pass, so that several passes would not have
-        the mask of the whole.
+        A mask is a function of a pair's place in its pass. The first pass has `seed`, pass p another one made of it
+        and p: dropping weights of each pass drops those of the merged softmax, each for itself.
     out : array like `q`, optional
         Where to write the result; any writable view, which may overlap the inputs.
 
@@ -68,7 +69,7 @@ def mapped_forward(
     Raises
     ------
     ValueError
-        Shapes or dtypes that do not fit, fewer queries than keys, dropout with more than one pass.
+        Shapes or dtypes that do not fit, fewer queries than keys, a number out of its range.
 
     References
     ----------
@@ -81,12 +82,12 @@ def mapped_forward(
     target = _apart(out, (q, k, v), q)
     lse = np.full(q.shape[:3], -np.inf, q.dtype)
     seen = np.zeros(q.shape[2], bool)
-    for p, q_p, k_p in zip(passes, turned_q, turned_k, strict=True):
+    for i, (p, q_p, k_p) in enumerate(zip(passes, turned_q, turned_k, strict=True)):
         rows = p.queries
         first = not seen[rows].any()
         out_p, lse_p = ops.attention_forward(
             *(q_p, k_p, v[:, :, p.keys]),
-            **settings,
+            **_of_pass(settings, i),
             causal=p.causal,
             window=p.window,
             out=target[:, :, rows] if first else None,
@@ -141,7 +142,8 @@ def mapped_backward(
     read = (dout, q, k, v, out, lse)
     dq, dk, dv = (_apart(y, read, x) for y, x in zip(grads or (None,) * 3, (q, k, v), strict=True))
     dq_sums, dk_sums, dv_sum = _sums(dq, q_uses), _sums(dk, k_uses), _Sum(dv)
-    for p, q_p, k_p in zip(passes, _turned(ops, q, q_uses), _turned(ops, k, k_uses), strict=True):
+    turned = zip(passes, _turned(ops, q, q_uses), _turned(ops, k, k_uses), strict=True)
+    for i, (p, q_p, k_p) in enumerate(turned):
         rows, columns = p.queries, p.keys
         terms = (
             dq_sums[id(p.q_tables)].term(rows),
@@ -150,7 +152,7 @@ def mapped_backward(
         )
         ops.attention_backward(
             *(dout[:, :, rows], q_p, k_p, v[:, :, columns], out[:, :, rows], lse[:, :, rows]),
-            **settings,
+            **_of_pass(settings, i),
             causal=p.causal,
             window=p.window,
             grads=terms,
@@ -307,6 +309,11 @@ def _merge(out: Array, lse: Array, other: Array, other_lse: Array) -> None:
     lse[...] = total
 
 
+def _of_pass(settings: dict[str, Any], i: int) -> dict[str, Any]:
+    """The settings of pass i, which drops other weights than the passes before it."""
+    return settings | {"seed": site_seed(settings["seed"], i)} if i else settings
+
+
 def _apart(result: Array | None, inputs: Sequence[Array], like: Array) -> Array:
     """`result` where it can be written to while the inputs are still read, else a new array."""
     if result is None or any(overlap(result, x) for x in inputs):
@@ -330,9 +337,6 @@ def _check(
     for name, x in (("q", q), ("k", k)):
         _check_length(function, name, x, length, "the passes")
     check_attention(function, q, k, v, False, **settings, bias=None, **others)
-    if settings["dropout"] and len(passes) > 1:
-        why = "0 with more than one pass: their masks are not that of the whole"
-        raise ValueError(f"{function}: dropout is {settings['dropout']!r}, expected {why}")
 
 
 def _check_length(function: str, name: str, x: Array, length: int, like: str) -> None:
