@@ -175,8 +175,8 @@ class ExperimentSettings:
         return max(self.test_lengths)
 
     def _read(self, length: int) -> int:
-        """Tokens that a model reads of a sequence of so many."""
-        return length + int(self.front_token)
+        """Tokens that a model reads of a sequence of so many: it is never asked for what follows the last."""
+        return length - 1 + int(self.front_token)
 
     def model(self, trained: str) -> TransformerConfig:
         """The preset's model with what the method adds that it is trained with."""
@@ -202,12 +202,12 @@ class ExperimentSettings:
         """What turns queries and keys where the row `name` is tested at a length."""
         head_dim = PRESETS[self.preset].model.head_dim
         lengths = Lengths(self._read(self.train_length), self._read(test_length))
-        yarn = None
-        if self.yarn == "train":
-            factor = test_length / self.train_length
-            length = self.train_length
-            options: dict[str, Any] = {"beta_fast": 2.0, "ramp": "turns", "blend": "wavelength"}
-            yarn = YaRN(head_dim, factor=factor, original_length=length, **options)
+        original, target = self.train_length, test_length
+        options: dict[str, Any] = {"ramp": "turns", "blend": "wavelength"}
+        if self.yarn == "swap":
+            front = int(self.front_token)
+            original, target, options = original + front, target + front, {}
+        yarn = YaRN(head_dim, factor=target / original, original_length=original, beta_fast=2.0, **options)
         return encoding_of(name, head_dim, lengths, yarn=yarn)
 
     def trained_encoding(self, trained: str) -> RotaryEncoding | PositionMap | None:

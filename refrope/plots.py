@@ -11,11 +11,18 @@ from refrope.encodings import Resonance, RotaryEncoding
 from refrope.report import LABELS
 
 # Plain encodings dashed, Resonance solid; one colour for RoPE, one for YaRN (both told apart by the colour-blind).
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "rope": {"color": "#0072B2", "linestyle": "--"},
     "resonance-rope": {"color": "#0072B2", "linestyle": "-"},
     "yarn": {"color": "#D55E00", "linestyle": "--"},
     "resonance-yarn": {"color": "#D55E00", "linestyle": "-"},
+}
+# The others take these in turn: five colours that the colour-blind tell apart, and a dash of its own for each round.
+_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES: tuple[Any, ...] = ("-", "--", ":")
+STYLES |= {
+    name: {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _DASHES[i // len(_COLOURS) % len(_DASHES)]}
+    for i, name in enumerate(name for name in LABELS if name not in STYLES)
 }
 _SMOOTH = 8  # positions in the running mean of accuracy by position
 
@@ -50,8 +57,12 @@ def _running_mean(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Path) -> None:
-    """Accuracy against the position of the token, one panel a task, the training length marked; mean over seeds."""
+    """Accuracy against the position of the token, one panel a task, the training length marked; mean over seeds.
+
+    Of several test lengths the longest.
+    """
     plt = _pyplot()
+    runs = _of(runs, test_length=max(run["test_length"] for run in runs))
     tasks = _names(runs, "task")
     figure, panels = plt.subplots(1, len(tasks), figsize=(2.2 + 5.2 * len(tasks), 4.2), sharey=True, squeeze=False)
     for task, axes in zip(tasks, panels[0], strict=True):
@@ -74,7 +85,10 @@ def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Pa
         axes.set(title=task, xlabel="position of the predicted token", xlim=(0, len(mean) - 1), ylim=(0, 1.02))
         axes.axhline(1 / 17, color="0.6", linewidth=0.8, linestyle=":")
     panels[0][0].set_ylabel(f"accuracy (running mean over {_SMOOTH + 1} positions)")
-    panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    many = len(panels[0][-1].get_lines()) > 12
+    panels[0][-1].legend(
+        loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small" if many else None
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
