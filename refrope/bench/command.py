@@ -12,13 +12,14 @@ from typing import Any
 from refrope import kernels
 from refrope.bench.cases import Case, CheckError, Measured, check, measure
 from refrope.bench.kernel_cases import attention_cases, layer_cases, rotary_cases
+from refrope.bench.method_cases import method_cases
 from refrope.bench.step_cases import evaluation_case, step_cases, step_memory
 from refrope.encodings import Resonance, RoPE
 from refrope.errors import check_integer, check_name, comma_list
 from refrope.experiment import PRESETS, environment
 from refrope.report import format_table, heading, write_json
 
-GROUPS = ("rotary", "attention", "layers", "steps", "evaluation", "memory")
+GROUPS = ("rotary", "attention", "methods", "layers", "steps", "evaluation", "memory")
 
 
 def add_command(commands: Any) -> None:
@@ -91,6 +92,8 @@ def _cases(group: str, presets: list[str], torch: bool, long: bool) -> list[Case
         return rotary_cases(torch=torch)
     if group == "attention":
         return attention_cases(torch=torch, long=long)
+    if group == "methods":
+        return method_cases()
     if group == "layers":
         return layer_cases(torch=torch)
     if group == "steps":
