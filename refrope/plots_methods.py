@@ -12,7 +12,8 @@ from refrope.methods import METHODS, WINDOW
 from refrope.plots import pyplot
 
 _LOGIT, _PLACE = "#0072B2", "#D55E00"  # told apart by the colour-blind
-_USUAL = (-0.3, 1.4)  # of the logit: what turns, what is added to embeddings, small biases
+_WIDEST = (-0.7, 1.6)  # of an axis for many logits: of what turns, of what is added to embeddings, of small biases
+_LEAST = (-0.3, 1.4)
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))
 _COLUMNS = 4
 _HINTS = {
@@ -48,11 +49,12 @@ def by_distance(shown: list[ByDistance], path: Path) -> None:
     rows = -(-(len(shown) + 1) // columns)
     figure = plt.figure(figsize=(0.6 + 3.25 * columns, 0.5 + 2.75 * rows))
     grid = figure.add_gridspec(rows, columns, wspace=0.24, hspace=0.34)
+    usual = _usual_axis(shown)
     for i, one in enumerate(shown):
         cell = grid[i // columns, i % columns].subgridspec(2, 1, height_ratios=(1.45, 1), hspace=0.1)
         top = figure.add_subplot(cell[0])
         bottom = figure.add_subplot(cell[1], sharex=top)
-        _logit(top, one)
+        _logit(top, one, usual)
         _place(bottom, one)
         top.tick_params(labelbottom=False)
         first, last = i % columns == 0, i + columns >= len(shown)
@@ -67,16 +69,26 @@ def by_distance(shown: list[ByDistance], path: Path) -> None:
     plt.close(figure)
 
 
-def _logit(axes: Any, one: ByDistance) -> None:
+def _range(one: ByDistance) -> tuple[float, float]:
+    return float(np.nanmin(one.logits)), float(np.nanmax(one.logits))
+
+
+def _usual_axis(shown: list[ByDistance]) -> tuple[float, float]:
+    """One that holds all logits which lie within the widest."""
+    ranges = [(low, high) for low, high in map(_range, shown) if low > _WIDEST[0] and high < _WIDEST[1]]
+    return min([_LEAST[0], *(low - 0.05 for low, _ in ranges)]), max([_LEAST[1], *(high + 0.05 for _, high in ranges)])
+
+
+def _logit(axes: Any, one: ByDistance, usual: tuple[float, float]) -> None:
     train, test = one.lengths
     for h, line in enumerate(one.logits):
         axes.plot(line, color=_LOGIT, linewidth=1.5, linestyle=_DASHES[h % len(_DASHES)])
-    low, high = np.nanmin(one.logits), np.nanmax(one.logits)
+    low, high = _range(one)
     axes.axvspan(0, train, color="0.92", linewidth=0, zorder=0)
     axes.axhline(0, color="0.6", linewidth=0.7, zorder=1)
     axes.set(xlim=(0, test - 1), xticks=_ticks(train, test))
-    if low >= _USUAL[0] and high <= _USUAL[1]:
-        axes.set(ylim=_USUAL, yticks=(0, 0.5, 1))
+    if low >= usual[0] and high <= usual[1]:
+        axes.set(ylim=usual, yticks=(0, 0.5, 1))
     else:
         margin = 0.08 * (high - low)
         axes.set_ylim(low - margin, high + margin)
