@@ -20,8 +20,7 @@ STYLES = {
 _SMOOTH = 8  # positions in the running mean of accuracy by position
 
 
-def pyplot() -> Any:
-    """matplotlib.pyplot that draws into files, with no window; ImportError where it is missing."""
+def _pyplot() -> Any:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -52,7 +51,7 @@ def _running_mean(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Path) -> None:
     """Accuracy against the position of the token, one panel a task, the training length marked; mean over seeds."""
-    plt = pyplot()
+    plt = _pyplot()
     tasks = _names(runs, "task")
     figure, panels = plt.subplots(1, len(tasks), figsize=(2.2 + 5.2 * len(tasks), 4.2), sharey=True, squeeze=False)
     for task, axes in zip(tasks, panels[0], strict=True):
@@ -83,7 +82,7 @@ def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Pa
 
 def training_curves(runs: list[dict[str, Any]], path: Path) -> None:
     """Training loss, and validation accuracy in and out of distribution, after each epoch, for each trained model."""
-    plt = pyplot()
+    plt = _pyplot()
     tasks = _names(runs, "task")
     measures = {"loss": "training loss (nats)", "id_accuracy": "ID accuracy", "ood_accuracy": "OOD accuracy"}
     figure, panels = plt.subplots(len(tasks), 3, figsize=(12, 0.6 + 3.0 * len(tasks)), squeeze=False)
@@ -116,7 +115,7 @@ def pairs(rows: list[dict[str, Any]], encoding: RotaryEncoding, train: int, test
 
     `rows` are those of `refrope.inspection.pair_rows`.
     """
-    plt = pyplot()
+    plt = _pyplot()
     places = np.array([row["pair"] for row in rows])
     wavelengths = np.array([np.nan if row["wavelength"] is None else row["wavelength"] for row in rows])
     still = np.isnan(wavelengths)

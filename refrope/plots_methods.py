@@ -9,7 +9,6 @@ import numpy as np
 
 from refrope.by_distance import ByDistance
 from refrope.methods import METHODS, WINDOW
-from refrope.plots import pyplot
 
 _LOGIT, _PLACE = "#0072B2", "#D55E00"  # told apart by the colour-blind
 _WIDEST = (-0.7, 1.6)  # of an axis for many logits: of what turns, of what is added to embeddings, of small biases
@@ -44,10 +43,11 @@ def by_distance(shown: list[ByDistance], path: Path) -> None:
     path : Path
         A file of a type that matplotlib knows.
     """
-    plt = pyplot()
+    from matplotlib.figure import Figure
+
     columns = min(_COLUMNS, len(shown) + 1)
     rows = -(-(len(shown) + 1) // columns)
-    figure = plt.figure(figsize=(0.6 + 3.25 * columns, 0.5 + 2.75 * rows))
+    figure = Figure(figsize=(0.6 + 3.25 * columns, 0.5 + 2.75 * rows))
     grid = figure.add_gridspec(rows, columns, wspace=0.24, hspace=0.34)
     usual = _usual_axis(shown)
     for i, one in enumerate(shown):
@@ -66,7 +66,6 @@ def by_distance(shown: list[ByDistance], path: Path) -> None:
             bottom.set_xlabel("distance (tokens)")
     _key(figure.add_subplot(grid[len(shown) // columns, len(shown) % columns]), shown)
     figure.savefig(path, dpi=130, bbox_inches="tight", pad_inches=0.12)
-    plt.close(figure)
 
 
 def _range(one: ByDistance) -> tuple[float, float]:

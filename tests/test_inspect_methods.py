@@ -417,17 +417,17 @@ def test_short_lengths_work_or_say_why_not(name):
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures that are closed, still whole."""
-    import matplotlib as mpl
+    """The figures that are saved, still whole."""
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    save, saved = Figure.savefig, []
 
-    close, closed = plt.close, []
-    monkeypatch.setattr(plt, "close", closed.append)
-    yield closed
-    for figure in closed:
-        close(figure)
+    def keep(figure, *arguments, **options):
+        saved.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return saved
 
 
 def panels_of(figure):
