@@ -11,8 +11,8 @@ import numpy as np
 from refrope.encodings import RotaryEncoding
 from refrope.encodings.base import FloatArray
 from refrope.encodings.names import CLASSES, OPTIONS, flag, options_of, parse, value_of
-from refrope.inspection import load, parameters
-from refrope.report import format_table
+from refrope.inspection import load
+from refrope.report import format_table, parameters
 
 SAME = 1e-12  # relative: thousands of float64 roundings, far below what any difference of definition makes
 _SHARED = ("head_dim", "base", "rotary_dim", "original_length", "factor", "length")

@@ -1,17 +1,18 @@
-"""``refrope inspect``: an encoding's pairs, one a line, as JSON, or as a figure."""
+"""``refrope inspect``: an encoding's pairs, one a line, as JSON, or as a figure; other methods in `inspect_methods`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import re
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from refrope import inspect_methods
 from refrope.analysis import (
     circle_coverage,
     feature_gap,
@@ -23,29 +24,36 @@ from refrope.analysis import (
 from refrope.encodings import Resonance, RotaryEncoding
 from refrope.encodings.huggingface import HuggingFaceWarning
 from refrope.encodings.huggingface_fields import read_config
-from refrope.encodings.names import CLASSES, OPTIONS, Specification, encoding_from, flag, parse, value_of
-from refrope.errors import check_integer
-from refrope.report import format_table
+from refrope.encodings.names import CLASSES, NAMES, OPTIONS, Specification, encoding_from, flag, parse, value_of
+from refrope.errors import check_integer, check_name
+from refrope.methods import Lengths
+from refrope.report import format_table, parameters
 
 _TRAIN_LENGTH = 64
 _TEST_TO_TRAIN = 4  # how much longer tests are, where nobody says
-_EPILOG = """\
+_EPILOG = f"""\
 A name may carry options, as in yarn:factor=8,ramp=turns. With a configuration, L is the original length that it names,
 else its max_position_embeddings; L' is max_position_embeddings where that is more than L. The feature gap is always
 that of the form in force at L' tokens. JSON has null for what is infinite or does not exist.
 
+{inspect_methods.HELP}
+
 examples:
   refrope inspect resonance-yarn --factor 8 --train-length 4096 --test-length 32768
-  refrope inspect --huggingface config.json --length 65536 --json"""
+  refrope inspect --huggingface config.json --length 65536 --json
+  refrope inspect rerope --train-length 4096
+  refrope inspect all --plot methods.png"""
 
 
 def add_command(commands: Any) -> None:
     """Add ``inspect`` to the command line."""
     parser = commands.add_parser(
         "inspect",
-        help="an encoding's pairs: wavelength, whole-number wavelength, pre- or post-critical, feature gap",
+        help="an encoding's pairs: wavelength, whole-number wavelength, pre- or post-critical, feature gap; of other "
+        "methods, effective position and logit by distance",
         description="Print the pairs of an encoding: wavelength, whole-number wavelength (Resonance), whether a pair\n"
-        "makes a full turn within the training length (pre-critical), and its feature gap at test.",
+        "makes a full turn within the training length (pre-critical), and its feature gap at test. Of position maps,\n"
+        "biases and other methods, print effective position and logit by distance.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -54,14 +62,22 @@ def add_command(commands: Any) -> None:
         "encoding",
         nargs="?",
         metavar="NAME",
-        help=f"{', '.join(CLASSES)}, resonance- before any of them, or the path of a config.json (default rope)",
+        help=f"{', '.join(CLASSES)}, resonance- before any of them, or the path of a config.json (default rope); "
+        f"or {', '.join(inspect_methods.NAMES_HERE)} (see below)",
     )
     add("--huggingface", type=Path, metavar="CONFIG.json", help="the encoding of a Hugging Face configuration")
     add("--layer-type", metavar="T", help="of a configuration whose layers differ, such as full_attention")
     add("--train-length", type=int, metavar="L", help=f"in tokens (default {_TRAIN_LENGTH}; see below)")
     add("--test-length", type=int, metavar="L'", help=f"in tokens (default {_TEST_TO_TRAIN} L; see below)")
     add("--json", action="store_true", help="print parameters, pairs and a summary as JSON")
-    add("--plot", type=Path, metavar="FILE.png", help="draw wavelengths, feature gap and coverage of the pairs")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE.png",
+        help="draw wavelengths, feature gap and coverage of the pairs; of other methods, logit and effective position",
+    )
+    add("--heads", type=int, metavar="N", help="of biases and absolute positions (default 2)")
+    add("--seed", type=int, metavar="N", help="of weights that are learned (default that of posgen)")
     group = parser.add_argument_group("options of the encoding", "with a configuration only --length")
     for key, option in OPTIONS.items():
         group.add_argument(flag(key), dest=key, metavar="X", help=option.about)
@@ -70,7 +86,13 @@ def add_command(commands: Any) -> None:
 
 def run_inspect(options: argparse.Namespace) -> int:
     """``refrope inspect``."""
+    name = _method(options)
+    if name is not None:
+        return _run_method(name, options)
     specification = _specification(options)
+    for key in ("heads", "seed"):
+        if getattr(options, key) is not None:
+            raise ValueError(f"inspect: {flag(key)} does not go with an encoding, which knows no heads and no weights")
     train, test = _lengths(options, specification)
     defaults = {"head_dim": 64, "original_length": train, "factor": test / train}
     encoding = load("inspect", specification, defaults)
@@ -84,6 +106,29 @@ def run_inspect(options: argparse.Namespace) -> int:
     if options.plot is not None:
         print(f"Written: {options.plot}")
     return 0
+
+
+def _method(options: argparse.Namespace) -> str | None:
+    """The name of `inspect_methods` that the arguments ask for, None for an encoding."""
+    name, _, rest = (options.encoding or "rope").partition(":")
+    if options.huggingface is not None or re.search(r"\.json(:|$)", options.encoding or ""):
+        return None
+    check_name("inspect", "encoding", name, (*NAMES, *inspect_methods.NAMES_HERE))
+    if name in NAMES:
+        return None
+    if rest.strip(" ,"):
+        raise ValueError(f"inspect: {name} takes no options behind its name, got {rest!r}")
+    return name
+
+
+def _run_method(name: str, options: argparse.Namespace) -> int:
+    given = [key for key in (*OPTIONS, "heads", "seed", "layer_type") if getattr(options, key) is not None]
+    if (error := inspect_methods.refused(name, given)) is not None:
+        raise error
+    values = {key: getattr(options, key) for key in given}
+    if "head_dim" in values:
+        values["head_dim"] = value_of("inspect", "head_dim", values["head_dim"])
+    return inspect_methods.run(name, values, Lengths(*_lengths(options, Specification(name, None, {}))), options)
 
 
 def load(who: str, specification: Specification, defaults: Mapping[str, Any]) -> RotaryEncoding:
@@ -136,15 +181,6 @@ def _lengths(options: argparse.Namespace, specification: Specification) -> tuple
 
 
 # ---- what there is to say of an encoding ----
-
-
-def parameters(encoding: RotaryEncoding) -> dict[str, Any]:
-    """The class of an encoding and its fields, as JSON has them."""
-    result: dict[str, Any] = {"class": encoding.name}
-    for field in fields(encoding):
-        value = getattr(encoding, field.name)
-        result[field.name] = parameters(value) if isinstance(value, RotaryEncoding) else value
-    return result
 
 
 def rounded_periods(encoding: RotaryEncoding) -> list[int | None]:

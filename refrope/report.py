@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def format_table(rows: Sequence[tuple[str, ...]], *, left: int) -> str:
         for row in rows
     ]
     return "\n".join([lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])])
+
+
+def parameters(value: Any) -> dict[str, Any]:
+    """The class of an encoding, map, bias or other dataclass and its fields, as JSON has them."""
+    result: dict[str, Any] = {"class": value.name}
+    for field in fields(value):
+        inner = getattr(value, field.name)
+        result[field.name] = parameters(inner) if is_dataclass(inner) else inner
+    return result
 
 
 def heading(about: dict[str, Any]) -> str:

@@ -64,6 +64,8 @@ TESTS = {
     "encodings/huggingface_fields.py": FIELDS,
     "encodings/huggingface_types.py": FIELDS,
     "encodings/names.py": ["inspection", "compare"],
+    "by_distance.py": ["inspect_methods"],
+    "inspect_methods.py": ["inspect_methods"],
     "tables.py": ["tables", "rotary"],
     "rotary.py": ["rotary"],
     "posgen.py": ["posgen"],

@@ -26,7 +26,7 @@ from refrope.encodings import (
     YaRN,
 )
 from refrope.encodings.names import CLASSES, NAMES, OPTIONS, Specification, encoding_from, options_of, parse
-from refrope.inspection import parameters
+from refrope.report import parameters
 
 DEFAULTS = {"head_dim": 64, "original_length": 64, "factor": 4.0}
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 2048}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from refrope import precision
 from refrope.conformance.diagnosing import Mistake
 from refrope.encodings import Resonance, RotaryEncoding
-from refrope.inspection import parameters
+from refrope.report import parameters
 
 FORGIVEN = frozenset({"prints", "dtype"})
 
