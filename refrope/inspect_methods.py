@@ -32,7 +32,7 @@ _TAKEN = {  # which options of the command line make a difference to which metho
 HELP = f"""\
 {", ".join(NAMES_HERE[:-1])}
 are methods of `refrope posgen` that are no such encoding; {ALL} stands for all {len(METHODS)} of its methods.
-Each is built for L and L' as posgen builds it, yarn too (posgen reads a token before each sequence: L = 65, L' = 257).
+Each is built for L and L' as posgen builds it, yarn too (for which posgen counts the front token: L = 65, L' = 257).
 They are shown by the distance from the query at L' - 1 to a key:
 - effective position: the distance at which the method would treat the pair the same. For maps their f(m, n); for T5's
   bias the least distance of the same bucket; for FIRE the distance that gives a query at L - 1 the same input of its

@@ -116,17 +116,28 @@ def encoding_of(
         return Resonance(plain) if name == "resonance-rope" else plain
     if name not in MAPS:
         return None
-    half = max(train // 2, 1)
-    squeeze = -(-(test - 1 - half) // (train - 1 - half))  # the least that brings the longest distance below L
-    maps: dict[str, PositionMap] = {
-        "rerope": ReRoPE(plain, half),
-        "leaky-rerope": LeakyReRoPE(plain, half, max(squeeze, 1)),
-        "self-extend": SelfExtend(plain, half, max(squeeze, 1)),
-        "dca": DualChunk(plain, 3 * train // 4, max(train // 8, 1)),
-        "string": STRING(plain, train // 3, max(train // 8, 1)),
-    }
-    maps[name].check_effect(test)
-    return maps[name]
+    position_map = _map_of(name, plain, train, test)
+    position_map.check_effect(test)
+    return position_map
+
+
+def _map_of(name: str, plain: RotaryEncoding, train: int, test: int) -> PositionMap:
+    if train < 3:
+        raise ValueError(f"encoding_of: training on {train} tokens, expected at least 3 for a position map")
+    half, third, eighth = train // 2, train // 3, max(train // 8, 1)
+    # The least that brings the longest distance of the test below the training length.
+    squeeze = max(-(-(test - 1 - half) // (train - 1 - half)), 1)
+    match name:
+        case "rerope":
+            return ReRoPE(plain, half)
+        case "leaky-rerope":
+            return LeakyReRoPE(plain, half, squeeze)
+        case "self-extend":
+            return SelfExtend(plain, half, squeeze)
+        case "dca":
+            return DualChunk(plain, 3 * train // 4, eighth)
+        case _:
+            return STRING(plain, third, eighth)
 
 
 def configuration_of(name: str, config: TransformerConfig, train: int, longest: int) -> TransformerConfig:

@@ -1,4 +1,4 @@
-"""Attention with each way of telling positions, beside plain attention: what a bias, a window or a position map costs."""
+"""Attention with each way of telling positions, beside plain attention: what biases, windows and maps cost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from refrope import kernels
 from refrope.bench.cases import Case
 from refrope.bench.kernel_cases import Array, normal
+from refrope.kernels import single_blas_thread
 from refrope.methods import METHODS, Lengths, configuration_of, encoding_of
 from refrope.nn.attending import Attending, rotation_of
 from refrope.nn.backends import NumpyOps
@@ -61,6 +62,7 @@ def _layer(
     weight_grads = {key: np.zeros_like(weight) for key, weight in weights.items()}
     settings = {"scale": d**-0.5}
 
+    @single_blas_thread()  # as in a training step, where BLAS's own threads would wait for each other
     def run() -> list[Array]:
         qk[:, :heads], qk[:, heads:] = source[0], source[1]
         attending.turn(qk)
