@@ -80,7 +80,8 @@ class ExperimentSettings:
     seeds : ints >= 0
         Of the data, the weights, the order of the sequences and dropout.
     epochs : int, optional; the preset's if None
-    learning_rate : float, optional; the preset's if None
+    learning_rate : float, optional
+        The peak; if None, the preset's times the method's `refrope.methods.Method.rate`.
     yarn : {"swap", "train"}
         "swap": train plain, test with YaRN of factor (L' + 1) / (L + 1) and original length L + 1 (the front token
         counts), index ramp, as the paper's code does but for its ramp length, which is L' + 1 there.
@@ -155,15 +156,17 @@ class ExperimentSettings:
             places.check(self.model(trained := self.trained_name(name)), self.trained_encoding(trained), length)
         self.dataset(self.tasks[0], self.seeds[0], count_only=True)
 
-    def train_settings(self) -> TrainSettings:
-        """The preset's, with what was asked for instead."""
+    def train_settings(self, trained: str = "rope") -> TrainSettings:
+        """The preset's for a method, with what was asked for instead."""
+        preset = PRESETS[self.preset].train
+        preset = replace(preset, learning_rate=preset.learning_rate * METHODS[trained].rate)
         asked: dict[str, Any] = {
             "epochs": self.epochs,
             "learning_rate": self.learning_rate,
             "front_token": self.front_token,
             "positions": self._positions(),
         }
-        return replace(PRESETS[self.preset].train, **{n: value for n, value in asked.items() if value is not None})
+        return replace(preset, **{n: value for n, value in asked.items() if value is not None})
 
     def _positions(self) -> TrainPositions | None:
         kinds = {"random": RandomPositions, "pose": PoSE}
@@ -281,7 +284,7 @@ def train_and_test(
     """One training, and the rows of all encodings that its model is tested with."""
     dataset = settings.dataset(task, seed)
     model = Transformer(settings.model(trained), seed=seed, backend=settings.backend)
-    train_settings = settings.train_settings()
+    train_settings = settings.train_settings(trained)
     steps = train_settings.epochs * math.ceil(len(dataset.train) / train_settings.batch_size)
     progress.start(task, seed, trained, steps)
     began = time.perf_counter()
@@ -300,6 +303,7 @@ def train_and_test(
     ]
     for row in rows:
         row |= {"task": task, "seed": seed, "preset": settings.preset, "seconds": seconds}
+        row |= {"learning_rate": train_settings.learning_rate, "epochs": train_settings.epochs}
         row |= {"step_seconds": history.step_seconds, "curves": _curves(history)}
     progress.finish(rows)
     return rows
