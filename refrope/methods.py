@@ -30,8 +30,8 @@ class Method(NamedTuple):
     about, source : str
         What it does, in a line; where it was published.
     rate : float
-        How many times the preset's peak learning rate it is trained with. Chosen by accuracy within the training length:
-        1.2e-3 is RoPE's, at which sinusoids, rows and biases hardly move in as few steps; RoPE loses at 3e-3.
+        How many times the preset's peak learning rate it is trained with, chosen by accuracy within the training
+        length. 1.2e-3 is RoPE's; sinusoids, rows and biases hardly move in as few steps at that, RoPE loses at 3e-3.
     """
 
     label: str
