@@ -1,4 +1,4 @@
-"""``refrope inspect``: an encoding's pairs, one a line, as JSON, or as a figure; other methods in `inspect_methods`."""
+"""``refrope inspect``: an encoding's pairs, one a line, as JSON, or as a figure; other methods: `inspect_methods`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from refrope import inspect_methods
+from refrope import inspect_axes, inspect_methods
 from refrope.analysis import (
     circle_coverage,
     feature_gap,
@@ -37,6 +37,8 @@ else its max_position_embeddings; L' is max_position_embeddings where that is mo
 that of the form in force at L' tokens. JSON has null for what is infinite or does not exist.
 
 {inspect_methods.HELP}
+
+{inspect_axes.HELP}
 
 examples:
   refrope inspect resonance-yarn --factor 8 --train-length 4096 --test-length 32768
@@ -63,7 +65,7 @@ def add_command(commands: Any) -> None:
         nargs="?",
         metavar="NAME",
         help=f"{', '.join(CLASSES)}, resonance- before any of them, or the path of a config.json (default rope); "
-        f"or {', '.join(inspect_methods.NAMES_HERE)} (see below)",
+        f"or {', '.join((*inspect_methods.NAMES_HERE, *inspect_axes.NAMES_HERE))} (see below)",
     )
     add("--huggingface", type=Path, metavar="CONFIG.json", help="the encoding of a Hugging Face configuration")
     add("--layer-type", metavar="T", help="of a configuration whose layers differ, such as full_attention")
@@ -113,7 +115,7 @@ def _method(options: argparse.Namespace) -> str | None:
     name, _, rest = (options.encoding or "rope").partition(":")
     if options.huggingface is not None or re.search(r"\.json(:|$)", options.encoding or ""):
         return None
-    check_name("inspect", "encoding", name, (*NAMES, *inspect_methods.NAMES_HERE))
+    check_name("inspect", "encoding", name, (*NAMES, *inspect_methods.NAMES_HERE, *inspect_axes.NAMES_HERE))
     if name in NAMES:
         return None
     if rest.strip(" ,"):
@@ -123,11 +125,13 @@ def _method(options: argparse.Namespace) -> str | None:
 
 def _run_method(name: str, options: argparse.Namespace) -> int:
     given = [key for key in (*OPTIONS, "heads", "seed", "layer_type") if getattr(options, key) is not None]
-    if (error := inspect_methods.refused(name, given)) is not None:
+    if name not in inspect_axes.NAMES_HERE and (error := inspect_methods.refused(name, given)) is not None:
         raise error
     values = {key: getattr(options, key) for key in given}
     if "head_dim" in values:
         values["head_dim"] = value_of("inspect", "head_dim", values["head_dim"])
+    if name in inspect_axes.NAMES_HERE:
+        return inspect_axes.run(name, values, options)
     return inspect_methods.run(name, values, Lengths(*_lengths(options, Specification(name, None, {}))), options)
 
 

@@ -59,7 +59,8 @@ class MRoPE:
     References
     ----------
     Wang et al. 2024, arXiv:2409.12191, Section 2.1 (Qwen2-VL); transformers 5.24, modeling_qwen2_vl.py and
-    modeling_qwen3_vl.py. ggml's rule was read in copies of ggml_mrope_cache_init; XDRoPE's sections in vLLM.
+    modeling_qwen3_vl.py. ggml's rule was read in copies of ggml_mrope_cache_init; how XDRoPE
+    splits its sections was not read.
     """
 
     encoding: RotaryEncoding
