@@ -1,18 +1,33 @@
 """A minimal transformer in NumPy, every forward directly followed by its backward."""
 
+from refrope.nn.absolute import LearnedPositions, Sinusoidal
 from refrope.nn.attention import attention_backward, attention_forward, distance_bias
+from refrope.nn.biases import ALiBi, Kerple, T5Bias
 from refrope.nn.configuration import TransformerConfig
+from refrope.nn.dape import DAPE
+from refrope.nn.fire import FIRE
+from refrope.nn.mapped import mapped_backward, mapped_forward, mapped_reference
 from refrope.nn.memory import KVCache
 from refrope.nn.optim import AdamW, OneCycle
 from refrope.nn.transformer import Transformer
 
 __all__ = [
+    "DAPE",
+    "FIRE",
+    "ALiBi",
     "AdamW",
     "KVCache",
+    "Kerple",
+    "LearnedPositions",
     "OneCycle",
+    "Sinusoidal",
+    "T5Bias",
     "Transformer",
     "TransformerConfig",
     "attention_backward",
     "attention_forward",
     "distance_bias",
+    "mapped_backward",
+    "mapped_forward",
+    "mapped_reference",
 ]
