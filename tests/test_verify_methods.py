@@ -21,7 +21,7 @@ from refrope.nn.transformer import Transformer
 from refrope.randomness import bit_source
 from refrope.verify import certificate, method_checks, method_gradient_checks
 from refrope.verify.tally import Draws
-from refrope.verify.twin_checks import LENGTHS
+from refrope.verify.twin_checks import LENGTHS, attention_calls
 
 NAMED = {"numpy": "(NumPy)", "c": "(C)"}
 both = pytest.mark.parametrize("backend", BACKENDS)
@@ -189,6 +189,7 @@ def test_a_map_that_changes_nothing_and_moves_a_bit_is_noticed(monkeypatch, back
 @C_BUILT
 def test_a_window_that_is_one_key_wider_in_numpy_is_noticed(monkeypatch):
     right = attention._seen
+    monkeypatch.setattr(method_checks, "attention_calls", lambda draws, count: attention_calls(draws, 5))
     monkeypatch.setattr(attention, "_seen", lambda n_q, n_k, causal, window: right(n_q, n_k, causal, window + 1))
     assert fails("attention in a window")
 
@@ -205,6 +206,8 @@ def test_maps_that_differ_between_c_and_numpy_are_noticed(monkeypatch, name):
 
         return run
 
+    monkeypatch.setattr(method_checks, "LENGTHS", (1, 17, 33))
+    assert result_of("attention by every map: C").passed
     on_backend(monkeypatch, "c", name, wrong)
     assert fails("attention by every map: C")
 
@@ -324,8 +327,8 @@ def test_inputs_near_a_kink_are_drawn_again_and_not_for_ever():
     margins = iter([0.0, method_gradient_checks.MARGIN / 2, method_gradient_checks.MARGIN, 1.0])
     cases = ((i, margin) for i, margin in enumerate(margins))
     assert method_gradient_checks._far_from_kinks(cases) == 2
-    with pytest.raises(ValueError, match=r"none of 200 random inputs is 0\.0005 from every kink"):
-        method_gradient_checks._far_from_kinks(iter([("near", 0.0)] * 300))
+    with pytest.raises(ValueError, match=r"none of 500 random inputs is 0\.0005 from every kink"):
+        method_gradient_checks._far_from_kinks(iter([("near", 0.0)] * 600))
     assert method_gradient_checks._far_from_kinks(iter([("broken", np.nan)])) == "broken"
 
 
