@@ -257,7 +257,8 @@ def _map_twins(tally: Tally) -> None:
         for position_map in random_maps(draws, encoding, n):
             arrays = [draws.normal(2, h, n, head_dim, dtype=np.float32) for h in (3, kv_heads, kv_heads, 3)]
             wide = [x.astype(np.float64) for x in arrays]
-            slow = _both_passes(NumpyOps, position_map, *wide, **options)
+            with kernels.single_blas_thread():
+                slow = _both_passes(NumpyOps, position_map, *wide, **options)
             for dtype, given in zip(DTYPES, (arrays, wide), strict=True):
                 fast = _both_passes(kernels, position_map, *given, **options)
                 for name, a, b in zip(("out", "lse", "dq", "dk", "dv"), fast, slow, strict=True):

@@ -202,7 +202,8 @@ def compare_attention(tally: Tally, arrays: list[Array], options: dict[str, Any]
             casts["bias"] = casts["bias"].astype(dtype)
         wide = {k: v.astype(np.float64) if k == "bias" else v for k, v in casts.items()}
         fast = _both_passes(kernels, *cast, **casts)
-        slow = _both_passes(attention, *(x.astype(np.float64) for x in cast), **wide)
+        with kernels.single_blas_thread():
+            slow = _both_passes(attention, *(x.astype(np.float64) for x in cast), **wide)
         for name, a, b in zip(("out", "lse", "dq", "dk", "dv", "dbias"), fast, slow, strict=False):
             bound = (_ATTENTION if name in ("out", "lse") else _ATTENTION_GRADIENT)[dtype]
             tally.within(a, b, bound * max(1.0, float(np.abs(b).max())), f"{name} of {words}")
