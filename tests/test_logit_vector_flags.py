@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_logit_vectors import AXES, BIASES, MAPS, filled, made, scored, triangle_of, values_of, weights_of
+from test_logit_vectors import scored
 
 from refrope import vectors
 from refrope.encodings import Axial2D, MRoPE
 from refrope.nn.mapped import mapped_reference
+from refrope.vectors.methods import bias_values, bias_weights, causal_entries, method, square
 
 # What counts as seen: far above every bound of the numbers, which are near 1e-14.
 SEEN = 1e-6
@@ -99,9 +100,9 @@ def test_the_other_shift_of_self_extend_is_caught(flag, other):
 def map_logits(group, score, change):
     """Logits of a group whose map is changed, and those of the vectors."""
     [(q, k)] = [(q, k) for g, _, q, k in scored("maps") if g["id"] == group["id"]]
-    position_map = change(made(group["parameters"], MAPS))
+    position_map = change(method(group["parameters"]))
     found = mapped_reference(q, k, k, position_map, scale=score["scale"])[0][0]
-    return triangle_of(found), triangle_of(filled(score["logits"]))
+    return causal_entries(found), causal_entries(square(score["logits"]))
 
 
 DISTANCES = np.array([m - n for m in range(12) for n in range(m + 1)])
@@ -154,7 +155,7 @@ def even_slopes(p, group):
 
 def two_sided_buckets(p, group):
     half = p["num_buckets"] // 2
-    return made(p | {"num_buckets": half}, BIASES, "heads").buckets(np.arange(201)), group["buckets"]
+    return method(p | {"num_buckets": half}).buckets(np.arange(201)), group["buckets"]
 
 
 def float32_buckets(p, group):
@@ -170,14 +171,14 @@ def float32_buckets(p, group):
 
 def unbounded_kerple(p, group):
     [case] = group["cases"]
-    weights, d = weights_of(group), np.array(case["distances"])
+    weights, d = bias_weights(group), np.array(case["distances"])
     scale, a = weights["p"][:, None], weights["a"][:, None]
     return (-scale * np.log1p(a * d) if p["form"] == "log" else -a * d**scale), case["values"]
 
 
 def fire_values(group, *, c=abs, reach=np.maximum):
     """FIRE by the formula, with room for the bugs."""
-    p, [case], w = group["parameters"], group["cases"], weights_of(group)
+    p, [case], w = group["parameters"], group["cases"], bias_weights(group)
     m, d, own = np.array(case["queries"], float), np.array(case["distances"]), c(w["c"][0])
     with np.errstate(invalid="ignore", divide="ignore"):
         furthest = reach(m, abs(w["multiplier"][0] * p["threshold"]))
@@ -213,16 +214,16 @@ def test_another_divisor_of_fire_is_caught(flag, reach):
 def bias_logits(group, *, scale=None, unmasked=False, **changes):
     """Logits of a group whose bias is changed, and those of the vectors."""
     [(score, q, k)] = [(s, q, k) for g, s, q, k in scored("biases") if g["id"] == group["id"]]
-    bias = replace(made(group["parameters"], BIASES, "heads"), **changes)
+    bias = replace(method(group["parameters"]), **changes)
     places = np.arange(q.shape[2])
-    values = values_of(bias, group, places[:, None] - places, places[:, None])
+    values = bias_values(bias, group, places[:, None] - places, places[:, None])
     scores = (scale or score["scale"]) * q @ k.transpose(0, 1, 3, 2)
     logits = scores + values
     if group["parameters"]["variant"] == "dape":
-        mix = {name: weight for name, weight in weights_of(group).items() if name.startswith("mix.")}
+        mix = {name: weight for name, weight in bias_weights(group).items() if name.startswith("mix.")}
         extra = unmasked_network(mix, scores[0], values) if unmasked else bias.mix_forward(mix, scores, values)[0]
         logits = logits + extra
-    return triangle_of(logits[0]), triangle_of(filled(score["logits"]))
+    return causal_entries(logits[0]), causal_entries(square(score["logits"]))
 
 
 def unmasked_network(mix, scores, values):
@@ -264,7 +265,7 @@ def tables_differ(group, encoding, moved=lambda ids: ids, cases=None):
 
 
 def other_leftover(p):
-    ours = made(p, AXES)
+    ours = method(p)
     if p["leftover"] == "t":
         # A fourth id that is 0 for all: what is left out is not turned.
         fourth = replace(ours, leftover="fourth")
@@ -285,7 +286,7 @@ AXES_BUGS: dict[str, Callable] = {
 @pytest.mark.parametrize("flag", AXES_BUGS)
 def test_every_group_of_several_axes_with_a_flag_catches_its_bug(flag):
     for group, _ in flagged("axes", flag):
-        assert not tables_differ(group, made(group["parameters"], AXES))
+        assert not tables_differ(group, method(group["parameters"]))
         assert tables_differ(group, *AXES_BUGS[flag](group["parameters"])), group["id"]
 
 
@@ -301,7 +302,7 @@ def test_frequencies_that_start_again_with_each_axis_are_caught():
 def test_swapped_ids_are_caught_where_they_differ_and_pass_where_they_are_equal():
     for flag, caught in (("UnequalIds", True), ("EqualIds", False)):
         for group, case in flagged("axes", flag, "cases"):
-            encoding = made(group["parameters"], AXES)
+            encoding = method(group["parameters"])
             assert tables_differ(group, encoding, lambda ids: ids[::-1], [case]) is caught, case["id"]
 
 

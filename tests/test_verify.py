@@ -244,7 +244,7 @@ def test_a_certificate_says_what_ran(tmp_path, capsys):
     found = json.loads(path.read_text())
     assert found["format"] == "refrope-certificate-1"
     assert found["passed"]
-    assert not found["complete"]  # two sections of six
+    assert not found["complete"]  # two sections of seven
     assert found["seed"] == 3
     assert [check["section"] for check in found["checks"]] == ["claims"] * 9 + ["posgen"] * 5
     assert found["comparisons"] == sum(check["count"] for check in found["checks"]) > 100_000

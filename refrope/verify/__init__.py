@@ -3,6 +3,7 @@
 vectors     frequencies, tables, rotations and logits against 60-digit arithmetic
 twins       C kernels against their NumPy twins, any number of threads
 gradients   backward passes against differences
+methods     position maps, biases and several axes: vectors, twins, gradients, and where they are plain RoPE
 theorem 1   every test position of published models' settings, enumerated
 claims      the paper's numbers, worked out in other ways
 posgen      rules, their consequences, splits

@@ -17,6 +17,7 @@ from refrope.experiment import environment
 from refrope.verify import (
     claim_checks,
     gradient_checks,
+    method_checks,
     posgen_checks,
     theorem_checks,
     twin_checks,
@@ -29,6 +30,7 @@ CHECKS: tuple[Check, ...] = (
     *vector_checks.CHECKS,
     *twin_checks.CHECKS,
     *gradient_checks.CHECKS,
+    *method_checks.CHECKS,
     *theorem_checks.CHECKS,
     *claim_checks.CHECKS,
     *posgen_checks.CHECKS,

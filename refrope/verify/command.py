@@ -25,7 +25,7 @@ def add_command(commands: Any) -> None:
     """Add ``verify`` to the command line."""
     parser = commands.add_parser(
         "verify",
-        help="check this installation: vectors, C against NumPy, gradients, Theorem 1, the paper's numbers",
+        help="check this installation: vectors, C against NumPy, gradients, methods, Theorem 1, the paper's numbers",
         description="Check that this installation computes what refrope promises, on this machine, in under two\n"
         "minutes: " + ", ".join(SECTIONS) + ".",
         epilog=_EPILOG,

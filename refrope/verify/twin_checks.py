@@ -40,7 +40,8 @@ def _shapes(draws: Draws, count: int) -> Iterator[tuple[int, int, Any]]:
 
 
 @contextmanager
-def _threads_kept() -> Iterator[None]:
+def threads_kept() -> Iterator[None]:
+    """Put the number of threads back at the end."""
     before = kernels.get_num_threads()
     try:
         yield
@@ -169,7 +170,7 @@ def _swiglu_and_loss(tally: Tally) -> None:
         tally.within(fast_loss, loss, float(units.max()), f"cross_entropy_forward {where}: loss")
 
 
-def _attention_calls(draws: Draws, count: int) -> Iterator[tuple[list[Array], dict[str, Any], str]]:
+def attention_calls(draws: Draws, count: int) -> Iterator[tuple[list[Array], dict[str, Any], str]]:
     """q, k, v and the gradient of out, options, and words for them."""
     for _ in range(count):
         n_q, d = draws.pick(LENGTHS), draws.pick([2, 7, 16, 33, 64, 80])
@@ -188,19 +189,24 @@ def _attention_calls(draws: Draws, count: int) -> Iterator[tuple[list[Array], di
 
 
 def _attention(tally: Tally) -> None:
-    """Both precisions against the NumPy twin in float64."""
-    for arrays, options, words in _attention_calls(tally.draws, 200):
-        for dtype in DTYPES:
-            cast = [x.astype(dtype) for x in arrays]
-            casts = dict(options)
-            if "bias" in casts:
-                casts["bias"] = casts["bias"].astype(dtype)
-            wide = {k: v.astype(np.float64) if k == "bias" else v for k, v in casts.items()}
-            fast = _both_passes(kernels, *cast, **casts)
+    for arrays, options, words in attention_calls(tally.draws, 200):
+        compare_attention(tally, arrays, options, words)
+
+
+def compare_attention(tally: Tally, arrays: list[Array], options: dict[str, Any], words: str) -> None:
+    """Forward and backward in both precisions against the NumPy twin in float64."""
+    for dtype in DTYPES:
+        cast = [x.astype(dtype) for x in arrays]
+        casts = dict(options)
+        if "bias" in casts:
+            casts["bias"] = casts["bias"].astype(dtype)
+        wide = {k: v.astype(np.float64) if k == "bias" else v for k, v in casts.items()}
+        fast = _both_passes(kernels, *cast, **casts)
+        with kernels.single_blas_thread():
             slow = _both_passes(attention, *(x.astype(np.float64) for x in cast), **wide)
-            for name, a, b in zip(("out", "lse", "dq", "dk", "dv", "dbias"), fast, slow, strict=False):
-                bound = (_ATTENTION if name in ("out", "lse") else _ATTENTION_GRADIENT)[dtype]
-                tally.within(a, b, bound * max(1.0, float(np.abs(b).max())), f"{name} of {words}")
+        for name, a, b in zip(("out", "lse", "dq", "dk", "dv", "dbias"), fast, slow, strict=False):
+            bound = (_ATTENTION if name in ("out", "lse") else _ATTENTION_GRADIENT)[dtype]
+            tally.within(a, b, bound * max(1.0, float(np.abs(b).max())), f"{name} of {words}")
 
 
 def _both_passes(twin: Any, q: Array, k: Array, v: Array, dout: Array, **options: Any) -> list[Array]:
@@ -214,8 +220,8 @@ def _both_passes(twin: Any, q: Array, k: Array, v: Array, dout: Array, **options
 
 def _any_number_of_threads(tally: Tally) -> None:
     draws = tally.draws
-    with _threads_kept():
-        for arrays, options, words in _attention_calls(draws, 20):
+    with threads_kept():
+        for arrays, options, words in attention_calls(draws, 20):
             _same_for_all_threads(tally, partial(_both_passes, kernels, *arrays, **options), words)
         for rows, width, dtype in _shapes(draws, 26):
             x, dy, gain = (draws.normal(*s, dtype=dtype) for s in ((rows, width), (rows, width), (width,)))
@@ -243,7 +249,7 @@ def _training_step(tally: Tally) -> None:
     batch = inputs_and_targets(make_splits("cot", seed=1, train=64, validation=0, test=0).train)
     tables = Resonance(RoPE(8)).cos_sin(np.arange(batch.inputs.shape[1]))
     runs = []
-    with _threads_kept():
+    with threads_kept():
         for threads in (1, 2, 3):
             kernels.set_num_threads(threads)
             model = Transformer(config, seed=1)
