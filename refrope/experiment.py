@@ -330,7 +330,7 @@ def _test(
     return {
         "encoding": name,
         "trained_with": trained,
-        "tested_with": ", ".join(repr(part) for part in (encoding, *_parts(model.config)) if part is not None),
+        "tested_with": ", ".join(_parts(encoding, model.config)),
         "test_length": length,
         "table_bytes": None if tables is None else sum(table.nbytes for table in tables),
         "id_accuracy": inside,
@@ -339,9 +339,10 @@ def _test(
     }
 
 
-def _parts(config: TransformerConfig) -> list[Any]:
-    """What a model's configuration has that tells positions."""
-    return [config.absolute, config.bias, None if config.window is None else f"window {config.window}"]
+def _parts(encoding: RotaryEncoding | PositionMap | None, config: TransformerConfig) -> list[str]:
+    """What tells a model positions, in words."""
+    parts = [repr(part) for part in (encoding, config.absolute, config.bias) if part is not None]
+    return parts if config.window is None else [*parts, f"window {config.window}"]
 
 
 def _curves(history: History) -> dict[str, list[float]]:
