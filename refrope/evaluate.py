@@ -118,15 +118,15 @@ def split_accuracy(accuracy: npt.NDArray[np.float64], train_length: int) -> tupl
 
 
 def stream_logits(
-    model: Transformer, encoding: RotaryEncoding, tokens: npt.NDArray[Any], *, chunk: int = 512
+    model: Transformer, encoding: RotaryEncoding | None, tokens: npt.NDArray[Any], *, chunk: int = 512
 ) -> Iterator[npt.NDArray[Any]]:
     """Logits of one long text, a chunk of tokens at a time: all that is held for its length are keys and values.
 
     Parameters
     ----------
     model : Transformer
-    encoding : RotaryEncoding
-        In its form for the length of the whole text.
+    encoding : RotaryEncoding, or None where queries and keys do not turn
+        In its form for the length of the whole text. No position map: cached keys are turned once and for all.
     tokens : (T,) ints
     chunk : int
         Tokens that are worked on together; the results depend on it by rounding alone.
@@ -138,16 +138,19 @@ def stream_logits(
     Raises
     ------
     ValueError
-        Tokens of another shape or outside the vocabulary, a chunk below 1.
+        Tokens of another shape or outside the vocabulary, a chunk below 1, a position map.
     """
     if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or not tokens.size:
         raise ValueError(f"stream_logits: tokens are {describe(tokens)}, expected one text (T,) of at least one token")
     check_integer("stream_logits", "chunk", chunk, 1)
-    encoding = encoding.for_length(len(tokens))
+    if isinstance(encoding, PositionMap):
+        raise ValueError(f"stream_logits: encoding is the map {encoding.name}, expected a RotaryEncoding or None")
+    encoding = None if encoding is None else encoding.for_length(len(tokens))
     cache = KVCache(model.config, batch=1, capacity=len(tokens), dtype=model.dtype)
     for start in range(0, len(tokens), chunk):
         piece = tokens[None, start : start + chunk]
-        tables = encoding.cos_sin(np.arange(start, start + piece.shape[1]), model.dtype)
+        places = np.arange(start, start + piece.shape[1])
+        tables = None if encoding is None else encoding.cos_sin(places, model.dtype)
         with single_blas_thread():
             logits = model.forward(piece, tables, cache=cache)
         yield logits[0]

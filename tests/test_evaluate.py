@@ -5,6 +5,9 @@ import pytest
 from conftest import BACKENDS
 
 from refrope import DynamicNTK, RoPE, Transformer, TransformerConfig, evaluate
+from refrope.encodings import ReRoPE
+from refrope.methods import Lengths, configuration_of, encoding_of
+from refrope.nn.attending import rotation_of
 from refrope.nn.memory import KVCache
 
 SMALL = TransformerConfig(vocabulary=11, d_model=10, heads=3, head_dim=6, d_ff=14, layers=2)
@@ -35,6 +38,16 @@ def test_a_stream_has_the_encoding_of_its_whole_length():
     encoding = DynamicNTK(6, original_length=8)
     streamed = np.concatenate([c.copy() for c in evaluate.stream_logits(model, encoding, tokens, chunk=9)])
     assert np.abs(streamed - whole_logits(model, tokens, encoding)).max() < ROUNDING
+
+
+@pytest.mark.parametrize("name", ["alibi", "fire", "dape-v2", "sinusoidal", "window"])
+def test_a_stream_has_biases_rows_and_windows_too(name):
+    config = configuration_of(name, SMALL, 8, 40)
+    model, tokens = Transformer(config, seed=1, backend="numpy", dtype=np.float64), text(40)
+    encoding = encoding_of(name, 6, Lengths(8, 40))
+    whole = model.forward(tokens[None], rotation_of(encoding, 40, np.float64))[0].copy()
+    streamed = np.concatenate([c.copy() for c in evaluate.stream_logits(model, encoding, tokens, chunk=9)])
+    assert np.abs(streamed - whole).max() < ROUNDING
 
 
 def test_a_streams_memory_is_that_of_its_keys_and_a_chunk():
@@ -74,6 +87,7 @@ def test_a_cache_counts_and_refuses_what_does_not_fit():
         (lambda: KVCache(SMALL, batch=1, capacity=0), "capacity is 0"),
         (lambda: list(evaluate.stream_logits(model, RoPE(6), text(0))), "expected one text"),
         (lambda: list(evaluate.stream_logits(model, RoPE(6), text(4), chunk=0)), "chunk is 0"),
+        (lambda: list(evaluate.stream_logits(model, ReRoPE(RoPE(6), 2), text(4))), "encoding is the map ReRoPE"),
     ]:
         with pytest.raises(ValueError, match=words):
             call()
