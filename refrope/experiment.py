@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import datetime
 import math
-import platform
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from multiprocessing import active_children, get_context
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from refrope import __version__, kernels, posgen
+from refrope import kernels, posgen
 from refrope.encodings import RotaryEncoding, YaRN
 from refrope.encodings.position_map import PositionMap
+from refrope.environment import environment
 from refrope.errors import check_integer, check_name
 from refrope.evaluate import accuracy_by_position, split_accuracy
 from refrope.methods import MAPS, METHODS, PAPER, Lengths, configuration_of, encoding_of
@@ -362,40 +359,3 @@ def results(
         **environment(),
         "runs": runs,
     }
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, as every file of results holds them."""
-    return {
-        "versions": {
-            "refrope": __version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "cffi": metadata.version("cffi"),
-            "blas": _blas(),
-        },
-        "machine": {
-            "system": platform.system(),
-            "processor": platform.machine(),
-            "cpu": _cpu(),
-            "kernels": kernels.build_info(),
-        },
-    }
-
-
-def _cpu() -> str:
-    """The processor's name, as far as the system tells."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _blas() -> str:
-    """Name and version of the BLAS that NumPy was built with."""
-    try:
-        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    except (KeyError, TypeError):  # NumPy before 1.25
-        return "unknown"
-    return f"{blas['name']} {blas['version']}"

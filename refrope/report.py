@@ -68,7 +68,7 @@ def parameters(value: Any) -> dict[str, Any]:
 
 
 def heading(about: dict[str, Any]) -> str:
-    """What a report was made with, in two lines, out of `refrope.experiment.environment`."""
+    """What a report was made with, in two lines, out of `refrope.environment.environment`."""
     build, versions = about["machine"]["kernels"], about["versions"]
     compiled = f"kernels {build['compiler']}, {build['simd']}" if build["available"] else "no C kernels"
     return (

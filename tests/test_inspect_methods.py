@@ -262,7 +262,7 @@ def test_json_has_the_numbers_of_the_library(name, capsys):
     found = inspected(capsys, name, "--train-length", "61", "--test-length", "251")
     shown = ByDistance(name, PRIME)
     assert [found[key] for key in ("method", "train_length", "test_length", "heads", "seed")] == [name, 61, 251, 2, 2]
-    assert (found["label"], found["about"], found["source"]) == METHODS[name]
+    assert (found["label"], found["about"], found["source"], found["rate"]) == METHODS[name]
     assert [row["distance"] for row in found["distances"]] == shown_distances(PRIME, [7] if name == "window" else [])
     for row in found["distances"]:
         d = row["distance"]

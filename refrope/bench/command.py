@@ -15,8 +15,9 @@ from refrope.bench.kernel_cases import attention_cases, layer_cases, rotary_case
 from refrope.bench.method_cases import method_cases
 from refrope.bench.step_cases import evaluation_case, step_cases, step_memory
 from refrope.encodings import Resonance, RoPE
+from refrope.environment import environment
 from refrope.errors import check_integer, check_name, comma_list
-from refrope.experiment import PRESETS, environment
+from refrope.experiment import PRESETS
 from refrope.report import format_table, heading, write_json
 
 GROUPS = ("rotary", "attention", "methods", "layers", "steps", "evaluation", "memory")

@@ -12,8 +12,8 @@ from typing import Any
 
 import refrope
 from refrope import kernels
+from refrope.environment import environment
 from refrope.errors import check_integer, check_name
-from refrope.experiment import environment
 from refrope.verify import (
     claim_checks,
     gradient_checks,

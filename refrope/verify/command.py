@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from refrope.environment import environment
 from refrope.errors import check_name, comma_list
-from refrope.experiment import environment
 from refrope.report import heading, write_json
 from refrope.verify.certificate import SECTIONS, verify
 from refrope.verify.tally import Result
