@@ -36,6 +36,7 @@ typedef struct {
     double scale;
     int causal;
     ptrdiff_t window; /* 0: none */
+    int add; /* forward: to the keys that out and lse stand for already; backward: to what dq, dk, dv hold */
     uint32_t threshold, first_slice;
     uint64_t seed;
 } rr_attention;

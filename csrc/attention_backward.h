@@ -93,7 +93,7 @@ static RR_TARGET void RR(backward_slice)(const rr_attention *call, ptrdiff_t s, 
                 RR(put)(dv_rows + j * width, d, 1, j0 + j < written, dv + (j0 + j) * dv_row);
             }
         }
-        for (ptrdiff_t i = 0; i < rows; i++) RR(put)(dq_rows + i * width, d, scale, 0, dq + (i0 + i) * dq_row);
+        for (ptrdiff_t i = 0; i < rows; i++) RR(put)(dq_rows + i * width, d, scale, call->add, dq + (i0 + i) * dq_row);
         if (seen > written) written = seen;
     }
     for (ptrdiff_t j = written; j < call->n_k; j++)
@@ -104,5 +104,5 @@ static RR_TARGET void RR(backward_slice)(const rr_attention *call, ptrdiff_t s, 
 static RR_TARGET void RR(backward)(const rr_attention *call, ptrdiff_t first, ptrdiff_t last)
 {
     const ptrdiff_t group = call->heads / call->kv_heads;
-    for (ptrdiff_t s = first * group; s < last * group; s++) RR(backward_slice)(call, s, s % group > 0);
+    for (ptrdiff_t s = first * group; s < last * group; s++) RR(backward_slice)(call, s, call->add || s % group > 0);
 }

@@ -16,6 +16,8 @@
  *            causal 1: query i sees keys j <= i + n_k - n_q, n_q <= n_k;  0: all, n_k >= 1
  *            window 1 .. n_k: only keys j > i + n_k - n_q - window, causal only; 0: no window. The bias of keys before
  *                  it is read, but does not matter
+ *            add   1: out and lse hold the result over other keys, to which these are added, as if all had been there;
+ *                  lse is -infinity where there was none
  *            dropout_threshold, seed, first_slice  weight (i, j) of slice s is kept where
  *                  rr_random_bits(rr_slice_key(seed, first_slice + s), i n_k + j) >= threshold, and multiplied by
  *                  1 / (1 - threshold / 2^32); 0: no dropout, at no cost. Otherwise n_q n_k < 2^32
@@ -30,14 +32,15 @@ int RR_EXPORT(attention_forward)(const REAL *q, const ptrdiff_t *q_strides, cons
                                  const REAL *v, const ptrdiff_t *v_strides, const REAL *bias,
                                  const ptrdiff_t *bias_strides, REAL *out, const ptrdiff_t *out_strides, REAL *lse,
                                  REAL *scratch, ptrdiff_t heads, ptrdiff_t kv_heads, ptrdiff_t n_q, ptrdiff_t n_k,
-                                 ptrdiff_t d, double scale, int causal, ptrdiff_t window, uint32_t dropout_threshold,
-                                 uint64_t seed, uint32_t first_slice, ptrdiff_t first, ptrdiff_t last)
+                                 ptrdiff_t d, double scale, int causal, ptrdiff_t window, int add,
+                                 uint32_t dropout_threshold, uint64_t seed, uint32_t first_slice, ptrdiff_t first,
+                                 ptrdiff_t last)
 {
     const rr_attention call = {
         .q = {(void *)q, q_strides}, .k = {(void *)k, k_strides}, .v = {(void *)v, v_strides},
         .bias = {(void *)bias, bias_strides}, .out = {out, out_strides}, .lse = lse, .scratch = scratch,
         .heads = heads, .kv_heads = kv_heads, .n_q = n_q, .n_k = n_k, .d = d, .scale = scale, .causal = causal,
-        .window = window, .threshold = dropout_threshold, .first_slice = first_slice, .seed = seed,
+        .window = window, .add = add, .threshold = dropout_threshold, .first_slice = first_slice, .seed = seed,
     };
     const ptrdiff_t group = kv_heads > 0 ? heads / kv_heads : 0;
     if (!rr_fits(&call, first, last, group > 0 && last > 0 ? (last - 1) / group + 1 : 0)) return 1;
@@ -53,12 +56,13 @@ int RR_EXPORT(attention_forward)(const REAL *q, const ptrdiff_t *q_strides, cons
  * Source   : Dao et al. 2022, arXiv:2205.14135, Alg. 4, with the loops in the other order.
  * Given    : as in the forward call, then dout like out, and out, lse as it returned them
  *            scratch [rr_attention_scratch(n_q, d, 1)]
+ *            add   1: dq, dk and dv are added to
  *            first, last  slices of k and v: batch * kv_heads of them, each with all heads of q that use it
  * Returned : dq, dk, dv like q, k, v through their strides, no overlap with inputs; 0 done, 1 bad size (nothing
  *            written)
- *            dbias like bias: dL/dscore of each pair that sees the other is added to its entry, 0 where the window hides it;
- *                  NULL: none. Entries of
- *                  one slice may share memory, those of two slices must not. Entries of other pairs are not touched
+ *            dbias like bias: dL/dscore of each pair that sees the other is added to its entry, 0 where the window
+ *                  hides it; NULL: none. Entries of one slice may share memory, those of two slices must
+ *                  not. Entries of other pairs are not touched
  * Notes    : as in the forward call.
  */
 int RR_EXPORT(attention_backward)(const REAL *q, const ptrdiff_t *q_strides, const REAL *k, const ptrdiff_t *k_strides,
@@ -68,16 +72,17 @@ int RR_EXPORT(attention_backward)(const REAL *q, const ptrdiff_t *q_strides, con
                                   const ptrdiff_t *dq_strides, REAL *dk, const ptrdiff_t *dk_strides, REAL *dv,
                                   const ptrdiff_t *dv_strides, REAL *dbias, const ptrdiff_t *dbias_strides,
                                   REAL *scratch, ptrdiff_t heads, ptrdiff_t kv_heads, ptrdiff_t n_q, ptrdiff_t n_k,
-                                  ptrdiff_t d, double scale, int causal, ptrdiff_t window, uint32_t dropout_threshold,
-                                  uint64_t seed, uint32_t first_slice, ptrdiff_t first, ptrdiff_t last)
+                                  ptrdiff_t d, double scale, int causal, ptrdiff_t window, int add,
+                                  uint32_t dropout_threshold, uint64_t seed, uint32_t first_slice, ptrdiff_t first,
+                                  ptrdiff_t last)
 {
     const rr_attention call = {
         .q = {(void *)q, q_strides}, .k = {(void *)k, k_strides}, .v = {(void *)v, v_strides},
         .bias = {(void *)bias, bias_strides}, .dout = {(void *)dout, dout_strides}, .out = {(void *)out, out_strides},
         .dq = {dq, dq_strides}, .dk = {dk, dk_strides}, .dv = {dv, dv_strides}, .dbias = {dbias, dbias_strides},
         .lse = (void *)lse, .scratch = scratch, .heads = heads, .kv_heads = kv_heads, .n_q = n_q, .n_k = n_k, .d = d,
-        .scale = scale, .causal = causal, .window = window, .threshold = dropout_threshold, .first_slice = first_slice,
-        .seed = seed,
+        .scale = scale, .causal = causal, .window = window, .add = add,
+        .threshold = dropout_threshold, .first_slice = first_slice, .seed = seed,
     };
     const ptrdiff_t group = kv_heads > 0 ? heads / kv_heads : 0;
     if (first < 0 || !rr_fits(&call, rr_times(first, group), rr_times(last, group), last)) return 1;

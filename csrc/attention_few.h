@@ -104,9 +104,17 @@ static RR_TARGET void RR(forward_few)(const rr_attention *call, ptrdiff_t s, ptr
         const REAL *q = (const REAL *)call->q.data + rr_offset(&call->q, call->heads, s + r / call->n_q) +
                         r % call->n_q * call->q.strides[2];
         for (ptrdiff_t f = 0; f < d; f++) queries[r * width + f] = (REAL)call->scale * q[f];
+        const ptrdiff_t slice = s + r / call->n_q, i = r % call->n_q;
+        const REAL before = call->add ? ((REAL *)call->lse)[slice * call->n_q + i] : -(REAL)INFINITY;
+        const int none = before == -(REAL)INFINITY;
         memset(sums + r * width, 0, (size_t)width * sizeof *sums);
-        maximum[r] = -REAL_MAX;
-        total[r] = 0;
+        if (!none) { /* one key of score lse and value out, as in forward_slice */
+            const REAL *out = (const REAL *)call->out.data + rr_offset(&call->out, call->heads, slice) +
+                              i * call->out.strides[2];
+            for (ptrdiff_t f = 0; f < d; f++) sums[r * width + f] = out[f];
+        }
+        maximum[r] = none ? -REAL_MAX : before;
+        total[r] = none ? 0 : 1;
     }
     for (ptrdiff_t j0 = rr_key_block(rr_first_key(call, 0)); j0 < call->n_k; j0 += RR_KEYS)
         for (ptrdiff_t r = 0; r < rows; r++) {

@@ -35,6 +35,15 @@ static RR_TARGET void RR(forward_slice)(const rr_attention *call, ptrdiff_t s)
             maximum[i] = -REAL_MAX;
             total[i] = 0;
         }
+        if (call->add) { /* one key of score lse and value out; none where lse is -infinity */
+            RR(pack)(out + i0 * out_row, out_row, rows, d, sums, width);
+            for (ptrdiff_t i = 0; i < rows; i++) {
+                const int none = lse[i0 + i] == -(REAL)INFINITY;
+                maximum[i] = none ? -REAL_MAX : lse[i0 + i];
+                total[i] = none ? 0 : 1;
+                if (none) memset(sums + i * width, 0, (size_t)width * sizeof *sums);
+            }
+        }
         for (ptrdiff_t j0 = rr_key_block(rr_first_key(call, i0)); j0 < seen; j0 += RR_KEYS) {
             const ptrdiff_t keys = rr_least(RR_KEYS, seen - j0);
             RR(pack)(k + j0 * k_row, k_row, keys, d, keys_rows, width);
@@ -54,7 +63,8 @@ static RR_TARGET void RR(forward_slice)(const rr_attention *call, ptrdiff_t s)
                     RR(dropout_factors)(call, key, i0 + i, j0, keys, dropped);
                     RR(drop)(weights, dropped, keys);
                 }
-                RR(sum_over_keys)(weights, values, width, keys, columns, limit, sums + i * width, low < 0, decay);
+                const int keep = call->add || low < 0; /* `sums` hold something */
+                RR(sum_over_keys)(weights, values, width, keys, columns, limit, sums + i * width, keep, decay);
             }
         }
         for (ptrdiff_t i = 0; i < rows; i += LANES) {

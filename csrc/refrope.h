@@ -35,14 +35,16 @@ int rr_attention_forward_f32(const float *q, const ptrdiff_t *q_strides, const f
                              const float *v, const ptrdiff_t *v_strides, const float *bias,
                              const ptrdiff_t *bias_strides, float *out, const ptrdiff_t *out_strides, float *lse,
                              float *scratch, ptrdiff_t heads, ptrdiff_t kv_heads, ptrdiff_t n_q, ptrdiff_t n_k,
-                             ptrdiff_t d, double scale, int causal, ptrdiff_t window, uint32_t dropout_threshold,
-                             uint64_t seed, uint32_t first_slice, ptrdiff_t first, ptrdiff_t last);
+                             ptrdiff_t d, double scale, int causal, ptrdiff_t window, int add,
+                             uint32_t dropout_threshold, uint64_t seed, uint32_t first_slice, ptrdiff_t first,
+                             ptrdiff_t last);
 int rr_attention_forward_f64(const double *q, const ptrdiff_t *q_strides, const double *k, const ptrdiff_t *k_strides,
                              const double *v, const ptrdiff_t *v_strides, const double *bias,
                              const ptrdiff_t *bias_strides, double *out, const ptrdiff_t *out_strides, double *lse,
                              double *scratch, ptrdiff_t heads, ptrdiff_t kv_heads, ptrdiff_t n_q, ptrdiff_t n_k,
-                             ptrdiff_t d, double scale, int causal, ptrdiff_t window, uint32_t dropout_threshold,
-                             uint64_t seed, uint32_t first_slice, ptrdiff_t first, ptrdiff_t last);
+                             ptrdiff_t d, double scale, int causal, ptrdiff_t window, int add,
+                             uint32_t dropout_threshold, uint64_t seed, uint32_t first_slice, ptrdiff_t first,
+                             ptrdiff_t last);
 int rr_attention_backward_f32(const float *q, const ptrdiff_t *q_strides, const float *k, const ptrdiff_t *k_strides,
                               const float *v, const ptrdiff_t *v_strides, const float *bias,
                               const ptrdiff_t *bias_strides, const float *dout, const ptrdiff_t *dout_strides,
@@ -50,8 +52,8 @@ int rr_attention_backward_f32(const float *q, const ptrdiff_t *q_strides, const 
                               const ptrdiff_t *dq_strides, float *dk, const ptrdiff_t *dk_strides, float *dv,
                               const ptrdiff_t *dv_strides, float *dbias, const ptrdiff_t *dbias_strides, float *scratch,
                               ptrdiff_t heads, ptrdiff_t kv_heads, ptrdiff_t n_q, ptrdiff_t n_k, ptrdiff_t d,
-                              double scale, int causal, ptrdiff_t window, uint32_t dropout_threshold, uint64_t seed,
-                              uint32_t first_slice, ptrdiff_t first, ptrdiff_t last);
+                              double scale, int causal, ptrdiff_t window, int add, uint32_t dropout_threshold,
+                              uint64_t seed, uint32_t first_slice, ptrdiff_t first, ptrdiff_t last);
 int rr_attention_backward_f64(const double *q, const ptrdiff_t *q_strides, const double *k, const ptrdiff_t *k_strides,
                               const double *v, const ptrdiff_t *v_strides, const double *bias,
                               const ptrdiff_t *bias_strides, const double *dout, const ptrdiff_t *dout_strides,
@@ -59,8 +61,9 @@ int rr_attention_backward_f64(const double *q, const ptrdiff_t *q_strides, const
                               const ptrdiff_t *dq_strides, double *dk, const ptrdiff_t *dk_strides, double *dv,
                               const ptrdiff_t *dv_strides, double *dbias, const ptrdiff_t *dbias_strides,
                               double *scratch, ptrdiff_t heads, ptrdiff_t kv_heads, ptrdiff_t n_q, ptrdiff_t n_k,
-                              ptrdiff_t d, double scale, int causal, ptrdiff_t window, uint32_t dropout_threshold,
-                              uint64_t seed, uint32_t first_slice, ptrdiff_t first, ptrdiff_t last);
+                              ptrdiff_t d, double scale, int causal, ptrdiff_t window, int add,
+                              uint32_t dropout_threshold, uint64_t seed, uint32_t first_slice, ptrdiff_t first,
+                              ptrdiff_t last);
 
 /* rmsnorm */
 int rr_rmsnorm_forward_f32(const float *x, const float *gain, float *y, float *inv_rms, ptrdiff_t d, double eps,

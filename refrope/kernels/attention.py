@@ -25,6 +25,7 @@ def attention_forward(
     first_slice: int = 0,
     bias: Array | None = None,
     window: int | None = None,
+    onto: tuple[Array, Array] | None = None,
     out: Array | None = None,
 ) -> tuple[Array, Array]:
     """`refrope.nn.attention.attention_forward` in C: same arguments, same errors, the same dropout mask.
@@ -34,17 +35,19 @@ def attention_forward(
     generation from cached keys and values, takes the time of reading these from memory once.
     """
     settings = check_attention(
-        "attention_forward", q, k, v, causal, scale, dropout, seed, first_slice, bias, window=window, out=out
+        "attention_forward", q, k, v, causal, scale, dropout, seed, first_slice, bias, window=window, onto=onto, out=out
     )
-    if out is None:
-        out = np.empty_like(q)
-    lse = np.empty(q.shape[:3], q.dtype)
+    if onto is not None:
+        out, lse = onto[0], readable(onto[1])
+    else:
+        out, lse = np.empty_like(q) if out is None else out, np.empty(q.shape[:3], q.dtype)
 
     def arguments(inputs: list[Array], targets: list[Array]) -> list[Any]:
         return [*_views(inputs), *_bias_view(settings.bias), *_views(targets), pointer(lse)]
 
-    _run("attention_forward", [q, k, v], [out], arguments, settings, [settings.bias], (causal, seed, first_slice))
-    return out, lse
+    options = (causal, onto is not None, seed, first_slice)
+    _run("attention_forward", [q, k, v], [out], arguments, settings, [settings.bias], options)
+    return (out, lse) if onto is None else (out, put(lse, onto[1]))
 
 
 def attention_backward(
@@ -64,11 +67,12 @@ def attention_backward(
     window: int | None = None,
     dbias: Array | None = None,
     grads: tuple[Array, Array, Array] | None = None,
+    add: bool = False,
 ) -> tuple[Array, Array, Array]:
     """`refrope.nn.attention.attention_backward` in C: same arguments, same errors, the same dropout mask."""
     settings = check_attention(
         "attention_backward", q, k, v, causal, scale, dropout, seed, first_slice, bias,
-        window=window, backward=True, dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
+        window=window, add=add, backward=True, dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
     )  # fmt: skip
     if grads is None:
         grads = (np.empty_like(q), np.empty_like(k), np.empty_like(v))
@@ -80,7 +84,7 @@ def attention_backward(
         read = [*_views(inputs[:3]), *_bias_view(settings.bias), *_views(inputs[3:]), pointer(lse)]
         return [*read, *_views(targets), *_bias_view(dbias)]
 
-    options = (causal, seed, first_slice)
+    options = (causal, add, seed, first_slice)
     _run(
         "attention_backward",
         [q, k, v, dout, out],
@@ -101,7 +105,7 @@ def _run(
     arguments: Callable[[list[Array], list[Array]], list[Any]],
     settings: Settings,
     others: list[Array | None],
-    options: tuple[bool, int, int],
+    options: tuple[bool, bool, int, int],
     dbias: Array | None = None,
 ) -> None:
     """Call the kernel over all slices, each thread with a scratch buffer of its own.
@@ -110,12 +114,13 @@ def _run(
     `others` are inputs that are read as they are. Inputs where `dbias` grows are copied, since it is read itself.
     """
     q, k = inputs[:2]
-    causal, *numbers = options
+    causal, add, *numbers = options
     batch, heads, n_q, d = q.shape
     kv_heads, n_k = k.shape[1:3]
     if q.size == 0:  # the gradients of keys that no query sees
         for result in results:
-            result[...] = 0
+            if not add:
+                result[...] = 0
         return
     function = kernel(name, q.dtype)
     inputs = [x if walkable(x) and (dbias is None or not overlap(x, dbias)) else np.array(x, order="C") for x in inputs]
@@ -123,14 +128,17 @@ def _run(
     targets = [
         y if walkable(y) and not any(overlap(y, x) for x in read) else np.empty(y.shape, y.dtype) for y in results
     ]
+    for result, target in zip(results, targets, strict=True):
+        if add and target is not result:
+            target[...] = result
     pointers = arguments(inputs, targets)
-    sizes = (heads, kv_heads, n_q, n_k, d, settings.scale, bool(causal), settings.window, settings.threshold)
+    sizes = (heads, kv_heads, n_q, n_k, d, settings.scale, bool(causal), settings.window, bool(add))
     backward = len(results) > 1
     scratch_size = native()[1].rr_attention_scratch(n_q, d, backward)
 
     def task(first: int, last: int) -> int:
         scratch = np.empty(scratch_size, q.dtype)
-        return function(*pointers, pointer(scratch), *sizes, *map(int, numbers), first, last)
+        return function(*pointers, pointer(scratch), *sizes, settings.threshold, *map(int, numbers), first, last)
 
     run(task, (), batch * (kv_heads if backward else heads), name)
     for result, target in zip(results, targets, strict=True):

@@ -30,6 +30,7 @@ def attention_forward(
     first_slice: int = 0,
     bias: Array | None = None,
     window: int | None = None,
+    onto: tuple[Array, Array] | None = None,
     out: Array | None = None,
 ) -> tuple[Array, Array]:
     """Mix the values of all keys that a query sees: ``out = dropout(softmax(scale q k^T + bias)) v``.
@@ -54,6 +55,9 @@ def attention_forward(
         pair has for an entry does not matter, but with a `window` there must be one.
     window : int >= 1, optional
         Query i sees only keys at distances i + T_k - T_q - j below it, itself at distance 0. Needs `causal`.
+    onto : (out, lse), optional
+        What an earlier call returned for the same queries and other keys: these keys are added to those, in place. A
+        query that has had none yet has lse -inf. No memory of the inputs.
     out : array like `q`, optional
         Where to write the result; any writable view, which may overlap the inputs.
 
@@ -78,7 +82,7 @@ def attention_forward(
     C twin: rr_attention_forward_f32 in csrc/attention_entry.h.
     """
     scale, threshold, bias, width = check_attention(
-        "attention_forward", q, k, v, causal, scale, dropout, seed, first_slice, bias, window=window, out=out
+        "attention_forward", q, k, v, causal, scale, dropout, seed, first_slice, bias, window=window, onto=onto, out=out
     )
     if out is None:
         out = np.empty_like(q)
@@ -92,7 +96,17 @@ def attention_forward(
     if threshold:
         weights *= _dropout_factors(weights, threshold, seed, first_slice)
     np.matmul(_grouped(weights, k), v[:, :, None], out=_grouped(out, k))
-    return out, lse
+    return (out, lse) if onto is None else _merged(onto, out, lse)
+
+
+def _merged(onto: tuple[Array, Array], out: Array, lse: Array) -> tuple[Array, Array]:
+    """Softmax over the keys of two results, in the place of the first."""
+    before = onto[1].copy()
+    np.logaddexp(before, lse, out=onto[1])
+    with np.errstate(invalid="ignore"):  # -inf - -inf, where no key was seen in either
+        shares = [np.nan_to_num(np.exp(part - onto[1]), nan=0.0)[..., None] for part in (before, lse)]
+    onto[0][...] = np.where(shares[0] > 0, onto[0], 0) * shares[0] + out * shares[1]
+    return onto
 
 
 def attention_backward(
@@ -112,6 +126,7 @@ def attention_backward(
     window: int | None = None,
     dbias: Array | None = None,
     grads: tuple[Array, Array, Array] | None = None,
+    add: bool = False,
 ) -> tuple[Array, Array, Array]:
     """The gradients of q, k, v and `bias`, given that of `out`.
 
@@ -127,6 +142,8 @@ def attention_backward(
         entries of masked pairs. Without `dbias`, no gradient of `bias` is computed.
     grads : (dq, dk, dv), optional
         Where to write the result; any writable views that do not overlap each other. They may overlap inputs.
+    add : bool
+        Add the result to what `grads` hold.
 
     Returns
     -------
@@ -144,7 +161,7 @@ def attention_backward(
     """
     scale, threshold, bias, width = check_attention(
         "attention_backward", q, k, v, causal, scale, dropout, seed, first_slice, bias,
-        window=window, backward=True, dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
+        window=window, add=add, backward=True, dout=dout, out=out, lse=lse, grads=grads, dbias=dbias,
     )  # fmt: skip
     # The forward pass again, without its maximum.
     seen = _seen(q.shape[2], k.shape[2], causal, width)
@@ -164,7 +181,7 @@ def attention_backward(
     if grads is None:
         grads = (np.empty_like(q), np.empty_like(k), np.empty_like(v))
     for gradient, target in zip((dq, dk, dv), grads, strict=True):
-        target[...] = gradient
+        target[...] = target + gradient if add else gradient
     return grads
 
 

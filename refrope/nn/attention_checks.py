@@ -38,6 +38,8 @@ def check_attention(
     bias: Array | None,
     *,
     window: int | None = None,
+    onto: tuple[Array, Array] | None = None,
+    add: bool = False,
     backward: bool = False,
     dout: Array | None = None,
     out: Array | None = None,
@@ -84,6 +86,10 @@ def check_attention(
         _check_grows(function, dbias, bias, grads)
     if grads is not None:
         check_results(function, **dict(zip(("dq", "dk", "dv"), grads, strict=True)))
+    if onto is not None:
+        _check_onto(function, onto, q, (q, k, v, bias), out)
+    if add and grads is None:
+        raise ValueError(f"{function}: add without grads, expected what to add to")
     if not backward:
         check_results(function, out=out)
     check_integer(function, "seed", seed, 0, 2**64 - 1)
@@ -103,6 +109,23 @@ def check_attention(
     # A window that holds every key is none; C takes no larger number than that of the keys.
     width = 0 if window is None or window >= n_k else int(window)
     return Settings(1.0 / math.sqrt(d) if scale is None else float(scale), threshold, bias, width)
+
+
+def _check_onto(
+    function: str, onto: tuple[Array, Array], q: Array, inputs: tuple[Array | None, ...], out: Array | None
+) -> None:
+    """Refuse what is no result of another call for the same queries, or cannot be written to while inputs are read."""
+    if not isinstance(onto, (tuple, list)) or len(onto) != 2:
+        came = f"a tuple of {len(onto)}" if isinstance(onto, (tuple, list)) else describe(onto)
+        raise ValueError(f"{function}: onto is {came}, expected (out, lse) of the same queries")
+    if out is not None:
+        raise ValueError(f"{function}: onto and out, expected one of them")
+    _check_like(function, "onto[0]", onto[0], q.shape, q.dtype, "q")
+    _check_like(function, "onto[1]", onto[1], q.shape[:3], q.dtype, "q")
+    check_results(function, **{"onto[0]": onto[0], "onto[1]": onto[1]})
+    for i, result in enumerate(onto):
+        if any(x is not None and overlap(result, x) for x in inputs):
+            raise ValueError(f"{function}: onto[{i}] and an input share memory, expected memory of its own")
 
 
 def _divides(part: int, whole: int) -> bool:

@@ -84,19 +84,13 @@ def mapped_forward(
     seen = np.zeros(q.shape[2], bool)
     for i, (p, q_p, k_p) in enumerate(zip(passes, turned_q, turned_k, strict=True)):
         rows = p.queries
+        place = target[:, :, rows], lse[:, :, rows]
         first = not seen[rows].any()
-        out_p, lse_p = ops.attention_forward(
-            *(q_p, k_p, v[:, :, p.keys]),
-            **_of_pass(settings, i),
-            causal=p.causal,
-            window=p.window,
-            out=target[:, :, rows] if first else None,
-        )
+        where: dict[str, Any] = {"out": place[0]} if first else {"onto": place}
+        options = _of_pass(settings, i) | {"causal": p.causal, "window": p.window} | where
+        _, lse_p = ops.attention_forward(q_p, k_p, v[:, :, p.keys], **options)
         if first:
-            lse[:, :, rows] = lse_p
-        else:
-            target[:, :, rows][:, :, ~seen[rows]] = 0
-            _merge(target[:, :, rows], lse[:, :, rows], out_p, lse_p)
+            place[1][...] = lse_p
         seen[rows] = True
     return put(target, out), lse
 
@@ -141,28 +135,21 @@ def mapped_backward(
     q_uses, k_uses = [(p.q_tables, p.queries) for p in passes], [(p.k_tables, p.keys) for p in passes]
     read = (dout, q, k, v, out, lse)
     dq, dk, dv = (_apart(y, read, x) for y, x in zip(grads or (None,) * 3, (q, k, v), strict=True))
-    dq_sums, dk_sums, dv_sum = _sums(dq, q_uses), _sums(dk, k_uses), _Sum(dv)
+    dq_sums, dk_sums = _sums(dq, q_uses), _sums(dk, k_uses)
+    dv[...] = 0
     turned = zip(passes, _turned(ops, q, q_uses), _turned(ops, k, k_uses), strict=True)
     for i, (p, q_p, k_p) in enumerate(turned):
         rows, columns = p.queries, p.keys
-        terms = (
-            dq_sums[id(p.q_tables)].term(rows),
-            dk_sums[id(p.k_tables)].term(columns),
-            dv_sum.term(columns),
-        )
         ops.attention_backward(
             *(dout[:, :, rows], q_p, k_p, v[:, :, columns], out[:, :, rows], lse[:, :, rows]),
             **_of_pass(settings, i),
             causal=p.causal,
             window=p.window,
-            grads=terms,
+            grads=(_part(dq_sums, p.q_tables, rows), _part(dk_sums, p.k_tables, columns), dv[:, :, columns]),
+            add=True,
         )
-        dq_sums[id(p.q_tables)].add(rows, terms[0])
-        dk_sums[id(p.k_tables)].add(columns, terms[1])
-        dv_sum.add(columns, terms[2])
     _turn_back(ops, dq, q_uses, dq_sums)
     _turn_back(ops, dk, k_uses, dk_sums)
-    dv_sum.finished()
     if grads is None:
         return dq, dk, dv
     for gradient, target in zip((dq, dk, dv), grads, strict=True):
@@ -245,68 +232,40 @@ def _turned(ops: Operations, x: Array, uses: list[tuple[Tables, slice]]) -> list
     return parts
 
 
-class _Sum:
-    """A sum of terms of different rows (B, H, rows, D), in memory that need not be zero before."""
+def _sums(gradient: Array, uses: list[tuple[Tables, slice]]) -> dict[int, tuple[Array, int]]:
+    """Zeros for the rows of each table, to add up what is still to be turned back, and the first of these rows.
 
-    def __init__(self, array: Array, start: int = 0) -> None:
-        self.array, self.start = array, start
-        self.written = np.zeros(array.shape[2], bool)
-
-    def term(self, rows: slice) -> Array:
-        """Where to write the next term: in the sum itself where nothing stands there yet."""
-        place = self.array[:, :, self._local(rows)]
-        return np.empty_like(place) if self.written[self._local(rows)].any() else place
-
-    def add(self, rows: slice, term: Array) -> None:
-        """Count `term`, which `term` gave out for these rows."""
-        local = self._local(rows)
-        place, written = self.array[:, :, local], self.written[local]
-        if written.any():
-            if not written.all():
-                place[:, :, ~written] = 0
-            place += term
-        self.written[local] = True
-
-    def finished(self) -> Array:
-        """The sum, with zeros where there was no term."""
-        if not self.written.all():
-            self.array[:, :, ~self.written] = 0
-        return self.array
-
-    def _local(self, rows: slice) -> slice:
-        return slice(rows.start - self.start, rows.stop - self.start)
-
-
-def _sums(gradient: Array, uses: list[tuple[Tables, slice]]) -> dict[int, _Sum]:
-    """A sum for the rows of each table, of what is still to be turned back; the first of them in `gradient` itself."""
-    sums: dict[int, _Sum] = {}
+    The sum of the first table lies in `gradient` itself.
+    """
+    sums: dict[int, tuple[Array, int]] = {}
     for key, (_, rows) in _spans(uses).items():
-        sums[key] = _Sum(np.empty_like(gradient[:, :, rows]), rows.start) if sums else _Sum(gradient)
+        part = gradient if not sums else np.zeros_like(gradient[:, :, rows])
+        sums[key] = part, 0 if part is gradient else rows.start
+    gradient[...] = 0
     return sums
 
 
-def _turn_back(ops: Operations, gradient: Array, uses: list[tuple[Tables, slice]], sums: dict[int, _Sum]) -> None:
+def _part(sums: dict[int, tuple[Array, int]], tables: Tables, rows: slice) -> Array:
+    """The rows of a table's sum that a pass adds to."""
+    part, start = sums[id(tables)]
+    return part[:, :, rows.start - start : rows.stop - start]
+
+
+def _turn_back(
+    ops: Operations, gradient: Array, uses: list[tuple[Tables, slice]], sums: dict[int, tuple[Array, int]]
+) -> None:
     """``gradient = sum over tables of R^T sum``."""
     for key, (tables, rows) in _spans(uses).items():
-        part = sums[key].finished()
+        part, _ = sums[key]
         whole = part is gradient
         if tables is not None:
-            rows = slice(None) if whole else rows
-            ops.rotate(part, *(table[rows] for table in tables), transpose=True, out=part)
+            turned = slice(None) if whole else rows
+            ops.rotate(part, *(table[turned] for table in tables), transpose=True, out=part)
         if not whole:
             gradient[:, :, rows] += part
 
 
 # ---- the rest ----
-
-
-def _merge(out: Array, lse: Array, other: Array, other_lse: Array) -> None:
-    """Put the softmax over two sets of keys in `out` and `lse`, given those of each; `other` is used up."""
-    total = np.logaddexp(lse, other_lse)
-    out *= np.exp(lse - total)[..., None]
-    other *= np.exp(other_lse - total)[..., None]
-    out += other
-    lse[...] = total
 
 
 def _of_pass(settings: dict[str, Any], i: int) -> dict[str, Any]:

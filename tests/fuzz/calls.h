@@ -45,6 +45,7 @@ struct call {
     unsigned steps; /* sizes from this one on are steps, which may be negative */
     int flags[4];
     ptrdiff_t window;
+    int add;
     uint32_t threshold, first_number;
     uint64_t seed, random;
     double scale;

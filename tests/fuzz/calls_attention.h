@@ -56,7 +56,7 @@ static void N(make_scores)(call *c, source *from)
 #define WALK(i) AT(i) + c->arrays[i].start, c->arrays[i].strides
 #define BIAS(i) c->flags[1] ? AT(i) + c->arrays[i].start : NULL, c->arrays[i].strides
 #define OPTIONS                                                                                                        \
-    c->sizes[0], c->sizes[1], c->sizes[2], c->sizes[3], c->sizes[4], c->scale, c->flags[0], c->window, c->threshold,   \
+    c->sizes[0], c->sizes[1], c->sizes[2], c->sizes[3], c->sizes[4], c->scale, c->flags[0], c->window, c->add, c->threshold,   \
         c->seed, c->first_number
 
 static REAL *N(scratch)(const call *c, int backward)
