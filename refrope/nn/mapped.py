@@ -11,13 +11,14 @@ merged `out` and `lse`, has each pass's share of the gradients as they are, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from refrope import kernels
 from refrope.arrays import overlap, put
 from refrope.encodings.position_map import PassTables, PositionMap
 from refrope.errors import describe
@@ -77,14 +78,34 @@ def mapped_forward(
     """
     settings: dict[str, Any] = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
     _check("mapped_forward", q, k, v, passes, settings, out=out)
-    turned_q = _turned(ops, q, [(p.q_tables, p.queries) for p in passes])
-    turned_k = _turned(ops, k, [(p.k_tables, p.keys) for p in passes])
     target = _apart(out, (q, k, v), q)
     lse = np.full(q.shape[:3], -np.inf, q.dtype)
+
+    def work(part: slice) -> None:
+        own = settings | {"first_slice": first_slice + part.start * q.shape[1]}
+        _forward(ops, q[part], k[part], v[part], passes, own, target[part], lse[part])
+
+    _spread(ops, len(q), work)
+    return put(target, out), lse
+
+
+def _forward(
+    ops: Operations,
+    q: Array,
+    k: Array,
+    v: Array,
+    passes: Sequence[PassTables],
+    settings: dict[str, Any],
+    out: Array,
+    lse: Array,
+) -> None:
+    """Some texts of a batch: `lse` comes with -inf."""
+    turned_q = _turned(ops, q, [(p.q_tables, p.queries) for p in passes])
+    turned_k = _turned(ops, k, [(p.k_tables, p.keys) for p in passes])
     seen = np.zeros(q.shape[2], bool)
     for i, (p, q_p, k_p) in enumerate(zip(passes, turned_q, turned_k, strict=True)):
         rows = p.queries
-        place = target[:, :, rows], lse[:, :, rows]
+        place = out[:, :, rows], lse[:, :, rows]
         first = not seen[rows].any()
         where: dict[str, Any] = {"out": place[0]} if first else {"onto": place}
         options = _of_pass(settings, i) | {"causal": p.causal, "window": p.window} | where
@@ -92,7 +113,6 @@ def mapped_forward(
         if first:
             place[1][...] = lse_p
         seen[rows] = True
-    return put(target, out), lse
 
 
 def mapped_backward(
@@ -132,9 +152,38 @@ def mapped_backward(
     """
     settings: dict[str, Any] = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
     _check("mapped_backward", q, k, v, passes, settings, backward=True, dout=dout, out=out, lse=lse, grads=grads)
-    q_uses, k_uses = [(p.q_tables, p.queries) for p in passes], [(p.k_tables, p.keys) for p in passes]
     read = (dout, q, k, v, out, lse)
     dq, dk, dv = (_apart(y, read, x) for y, x in zip(grads or (None,) * 3, (q, k, v), strict=True))
+
+    def work(part: slice) -> None:
+        own = settings | {"first_slice": first_slice + part.start * q.shape[1]}
+        of_dout, of_q, of_k, of_v, of_out, of_lse = (x[part] for x in read)
+        parts = dq[part], dk[part], dv[part]
+        _backward(ops, of_dout, of_q, of_k, of_v, of_out, of_lse, passes, own, parts)
+
+    _spread(ops, len(q), work)
+    if grads is None:
+        return dq, dk, dv
+    for gradient, target in zip((dq, dk, dv), grads, strict=True):
+        put(gradient, target)
+    return grads
+
+
+def _backward(
+    ops: Operations,
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    lse: Array,
+    passes: Sequence[PassTables],
+    settings: dict[str, Any],
+    grads: tuple[Array, Array, Array],
+) -> None:
+    """Some texts of a batch."""
+    dq, dk, dv = grads
+    q_uses, k_uses = [(p.q_tables, p.queries) for p in passes], [(p.k_tables, p.keys) for p in passes]
     dq_sums, dk_sums = _sums(dq, q_uses), _sums(dk, k_uses)
     dv[...] = 0
     turned = zip(passes, _turned(ops, q, q_uses), _turned(ops, k, k_uses), strict=True)
@@ -150,11 +199,6 @@ def mapped_backward(
         )
     _turn_back(ops, dq, q_uses, dq_sums)
     _turn_back(ops, dk, k_uses, dk_sums)
-    if grads is None:
-        return dq, dk, dv
-    for gradient, target in zip((dq, dk, dv), grads, strict=True):
-        put(gradient, target)
-    return grads
 
 
 def mapped_reference(
@@ -266,6 +310,16 @@ def _turn_back(
 
 
 # ---- the rest ----
+
+
+def _spread(ops: Operations, batch: int, work: Callable[[slice], None]) -> None:
+    """`work` on all texts of a batch: one hand-over to the threads instead of one for each pass."""
+    count = max(1, min(kernels.parts_at_once(), batch)) if ops is kernels else 1
+    parts = [slice(batch * i // count, batch * (i + 1) // count) for i in range(count)]
+    if count == 1:
+        work(parts[0])
+    else:
+        kernels.run_parts(lambda _, part: work(parts[part]), count)
 
 
 def _of_pass(settings: dict[str, Any], i: int) -> dict[str, Any]:
