@@ -8,7 +8,7 @@ from test_attention import C_BUILT, EDGES, FLOAT64, GRAD32, OUT32, TWINS, both, 
 
 BATCH, HEADS = 2, 3
 # A panel of the C kernel has 64 queries, a block 64 keys, a block of queries 512; windows around them and around 1.
-WINDOWS = [1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 200]
+WINDOWS = [1, 2, 16, 17, 63, 64, 65, 128, 200]
 
 
 def visible(n_q, n_k, window):
@@ -44,7 +44,7 @@ def test_gradients_are_those_of_a_bias_of_minus_infinity_before_the_window(backe
 @C_BUILT
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("n_q", [1, 3, 4, 5, 64, 65, 129, 520])
+@pytest.mark.parametrize("n_q", [1, 4, 5, 65, 129, 520])
 def test_c_equals_the_float64_numpy_twin_at_every_boundary(n_q, window, dtype):
     for extra in (0, 1, 63, 130):
         exact = inputs(n_q, n_q + extra, 17)
