@@ -81,16 +81,13 @@ class TransformerConfig:
                 shapes |= {f"{prefix}.{name}": shape for name, shape in self.bias.shapes(self.heads).items()}
         return shapes
 
-    def bias_prefixes(self) -> list[str]:
-        """What the names of the bias's weights begin with: one set for each layer, or one that all layers share."""
-        inner = self.bias.bias if isinstance(self.bias, DAPE) else self.bias
-        if inner is self.bias and inner is not None and inner.shared:
-            return ["bias"]
-        return [f"layers.{i}.bias" for i in range(self.layers)]
-
     def bias_prefix(self, layer: int) -> str:
-        """The one of `bias_prefixes` that a layer's attention uses."""
-        return self.bias_prefixes()[min(layer, len(self.bias_prefixes()) - 1)]
+        """What the names of the weights begin with that the bias of a layer's attention uses."""
+        return "bias" if isinstance(self.bias, Bias) and self.bias.shared else f"layers.{layer}.bias"
+
+    def bias_prefixes(self) -> list[str]:
+        """One for each set of them: each layer's own, or one that all layers share."""
+        return list(dict.fromkeys(self.bias_prefix(i) for i in range(self.layers)))
 
     def size(self) -> int:
         """Number of weights."""
@@ -127,21 +124,25 @@ def initial_weights(config: TransformerConfig, seed: int, dtype: npt.DTypeLike) 
         "feed_forward.in": config.d_model**-0.5,
         "feed_forward.out": config.d_ff**-0.5,
     }
-    for name, weight in (views := config.views(flat)).items():
-        if ".bias." in name or name.startswith(("bias.", "absolute.")):
-            continue
+    drawn = _weights_of_positions(config, seed)
+    for name, weight in config.views(flat).items():
         kind = name.split(".", 2)[-1]  # layers.0.attention.out -> attention.out
-        if kind.endswith("gain"):
+        if name in drawn:
+            weight[...] = drawn[name]
+        elif kind.endswith("gain"):
             weight[...] = 1
         else:
             weight[...] = normal_numbers(source, weight.size).reshape(weight.shape) * deviations[kind]
+    return flat
+
+
+def _weights_of_positions(config: TransformerConfig, seed: int) -> dict[str, Array]:
+    """The start of learned rows and of biases, by the names that `config.shapes()` gives them."""
     source = bit_source(seed, "weights of positions")
-    drawn: dict[str, Any] = {}
+    drawn: dict[str, Array] = {}
     if isinstance(config.absolute, LearnedPositions):
         drawn |= {f"absolute.{n}": w for n, w in config.absolute.initial(config.d_model, source).items()}
     if config.bias is not None:
         for prefix in config.bias_prefixes():
             drawn |= {f"{prefix}.{n}": w for n, w in config.bias.initial(config.heads, source).items()}
-    for name, weight in drawn.items():
-        views[name][...] = weight
-    return flat
+    return drawn

@@ -183,8 +183,8 @@ class Transformer:
             )
         self.grads = c.views(np.empty_like(self.flat_params) if out is None else out)
         rows = len(saved["tokens"])
-        for name, gradient in self.grads.items():
-            if ".bias." in name or name.startswith("bias."):
+        for i in range(c.layers):
+            for gradient in self._bias_weights(self.grads, i).values():
                 gradient[...] = 0  # layers add to it
         scaled = buf("dlogits", rows, c.vocabulary)
         np.multiply(dlogits.reshape(scaled.shape), self.dtype.type(c.d_model**-0.5), out=scaled)
