@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,9 @@ class TrainSettings:
         nothing is chosen by them.
     positions : TrainPositions
         Which positions the tokens of a training sequence have: 0, 1, 2, ... unless said otherwise.
+    frozen : tuple of str
+        Patterns of names of weights, such as "layers.*.feed_forward.*", that keep every bit that they begin with: no
+        step and no weight decay touches them.
     """
 
     epochs: int
@@ -54,6 +59,7 @@ class TrainSettings:
     front_token: bool = True
     watched: int = 128
     positions: TrainPositions | None = None
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -121,6 +127,21 @@ def train_step(
     return loss
 
 
+def frozen_weights(model: Transformer, patterns: Sequence[str]) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """(view, copy) of every weight whose name fits a pattern: writing the copies back undoes what a step did to them.
+
+    Raises
+    ------
+    ValueError
+        A pattern that fits no weight.
+    """
+    names = {pattern: [name for name in model.params if fnmatchcase(name, pattern)] for pattern in patterns}
+    for pattern, found in names.items():
+        if not found:
+            raise ValueError(f"train: frozen is {pattern!r}, expected a pattern of weights of the model")
+    return [(model.params[name], model.params[name].copy()) for name in dict.fromkeys(chain(*names.values()))]
+
+
 def _of_sequences(tables: Rotation, rows: slice) -> Rotation:
     """The tables of some sequences, where each has its own."""
     if tables is None or not isinstance(tables[0], np.ndarray) or tables[0].ndim < 3:
@@ -156,6 +177,8 @@ def train(
     ------
     FloatingPointError
         The loss or the weights became NaN or infinite.
+    ValueError
+        Settings that do not fit the model or the encoding.
     """
     batch = inputs_and_targets(
         dataset.train, front_token=settings.front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k
@@ -168,7 +191,7 @@ def train(
     schedule = OneCycle(settings.learning_rate, settings.epochs * steps_per_epoch, settings.warmup)
     optimizer = AdamW(model.flat_params.size, model.dtype, settings.weight_decay)
     source, draws = bit_source(seed, "order of training sequences"), bit_source(seed, "positions of training tokens")
-    history, seconds = History(), []
+    history, seconds, frozen = History(), [], frozen_weights(model, settings.frozen)
     for _ in range(settings.epochs):
         losses = []
         order = permutation(source, len(dataset.train))
@@ -185,6 +208,8 @@ def train(
                 positions=positions,
                 dropout_seed=site_seed(seed, optimizer.step),
             )
+            for weight, start in frozen:
+                weight[...] = start
             seconds.append(time.perf_counter() - began)
             losses.append(loss)
             on_step(loss)
