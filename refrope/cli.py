@@ -1,4 +1,4 @@
-"""The command line: ``refrope posgen | inspect | compare | bench | check | verify``.
+"""The command line: ``refrope posgen | sweep | inspect | compare | bench | check | verify``.
 
 Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted.
 """
@@ -13,25 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from refrope import __version__, bench, compare, inspection, kernels, posgen, verify
+from refrope import __version__, bench, compare, inspection, kernels, verify
 from refrope.conformance import command as check_command
-from refrope.errors import check_integer, comma_list, unknown_name
-from refrope.experiment import (
-    DEFAULT_SEEDS,
-    MODES,
-    POSITIONS,
-    PRESETS,
-    ExperimentSettings,
-    results,
-    run,
-    run_side_by_side,
-)
-from refrope.methods import MAPS, METHODS, PAPER, listing
-from refrope.nn.backends import BACKENDS
+from refrope.errors import check_integer, unknown_name
+from refrope.experiment import results, run, run_side_by_side
+from refrope.methods import MAPS, listing
 from refrope.progress import Lines, make_progress
 from refrope.report import prepare_directory, result_table, write_json
+from refrope.settings import PRESETS, ExperimentSettings
+from refrope.settings_options import add_options, settings_of
+from refrope.sweep import command as sweep_command
 
-COMMANDS = ("posgen", "inspect", "compare", "bench", "check", "verify")
+COMMANDS = ("posgen", "sweep", "inspect", "compare", "bench", "check", "verify")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"refrope {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_posgen(commands)
+    sweep_command.add_command(commands)
     inspection.add_command(commands)
     compare.add_command(commands)
     bench.add_command(commands)
@@ -90,18 +84,6 @@ def build_parser() -> argparse.ArgumentParser:
     for name, command in commands.choices.items():
         command.set_defaults(command=name, usage=command.format_usage)
     return parser
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in comma_list(text))
-    except ValueError:
-        raise ValueError(f"posgen: {option} is {text!r}, expected whole numbers such as 1,2,3") from None
-
-
-def _encodings(text: str) -> tuple[str, ...]:
-    groups = {"paper": PAPER, "all": tuple(METHODS)}
-    return groups.get(text) or tuple(comma_list(text))
 
 
 def _add_posgen(commands: Any) -> None:
@@ -114,60 +96,10 @@ def _add_posgen(commands: Any) -> None:
         epilog=f"presets:\n{presets}\n\nexample:\n  refrope posgen --tasks all --seeds 1,2,3 --out three-seeds",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_options(parser)
     add = parser.add_argument
-    add("--preset", default="tiny", metavar="NAME", help=f"{', '.join(PRESETS)} (default tiny; see below)")
-    add("--tasks", default="cot", metavar="A,B", help=f"{', '.join(posgen.TASKS)}, or all (default cot)")
-    add(
-        "--encodings",
-        default="paper",
-        metavar="A,B",
-        help=f"{', '.join(METHODS)}; all; or paper (default), the first four",
-    )
-    add("--list", action="store_true", help="say what each of them is, with its source, and do nothing else")
-    seeds = ",".join(map(str, DEFAULT_SEEDS))
-    add("--seeds", default=seeds, metavar="1,2", help=f"of data, weights, order and dropout (default {seeds})")
-    add("--epochs", type=int, metavar="N", help="instead of the preset's")
-    add("--learning-rate", type=float, metavar="X", help="peak of the one-cycle schedule, instead of the preset's")
-    add(
-        "--yarn",
-        default="swap",
-        metavar="MODE",
-        help=f"{' or '.join(MODES)} (default swap): train plain and swap YaRN in for testing, as the paper's code "
-        "does, or train with it, as its text says",
-    )
-    add(
-        "--maps",
-        default="swap",
-        metavar="MODE",
-        help=f"{' or '.join(MODES)} (default swap): train with RoPE and swap position maps (rerope, dca, ...) in for "
-        "testing, as those who published them do, or train with them",
-    )
-    add(
-        "--positions",
-        default="consecutive",
-        metavar="NAME",
-        help=f"of training tokens: {', '.join(POSITIONS)} (default consecutive); random (arXiv:2305.16843, in "
-        "tests too) and pose (arXiv:2309.10400) reach to the longest test",
-    )
-    add("--test-lengths", default="256", metavar="A,B", help="in tokens, above 64; a row for each (default 256)")
-    add(
-        "--recipe",
-        default="disjoint",
-        metavar="NAME",
-        help="splits: disjoint (default) as the paper says, official as its code",
-    )
-    add("--rule", default="sum", metavar="NAME", help=f"{', '.join(posgen.RULES)} (default sum)")
-    add("--no-front-token", dest="front_token", action="store_false", help="leave out the token before each sequence")
-    add("--train-sequences", type=int, default=10_000, metavar="N", help="default 10000")
-    add(
-        "--test-sequences",
-        type=int,
-        default=1_000,
-        metavar="N",
-        help="for test, and as many for validation; default 1000",
-    )
+    add("--list", action="store_true", help="say what each encoding is, with its source, and do nothing else")
     add("--out", type=Path, default=Path("posgen-results"), metavar="DIR", help="default posgen-results")
-    add("--backend", metavar="NAME", help=f"{' or '.join(BACKENDS)} (default c where the kernels are built)")
     add("--threads", type=int, metavar="N", help="of the kernels and of BLAS (default: all cores)")
     add(
         "--processes",
@@ -185,24 +117,7 @@ def run_posgen(options: argparse.Namespace) -> int:
     if options.list:
         print(listing())
         return 0
-    settings = ExperimentSettings(
-        preset=options.preset,
-        tasks=posgen.TASKS if options.tasks == "all" else tuple(comma_list(options.tasks)),
-        encodings=_encodings(options.encodings),
-        seeds=_numbers("--seeds", options.seeds),
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        yarn=options.yarn,
-        maps=options.maps,
-        positions=options.positions,
-        test_lengths=_numbers("--test-lengths", options.test_lengths),
-        recipe=options.recipe,
-        rule=options.rule,
-        front_token=options.front_token,
-        train_sequences=options.train_sequences,
-        test_sequences=options.test_sequences,
-        backend=options.backend or ("c" if kernels.available() else "numpy"),
-    )
+    settings = settings_of(options)
     if settings.backend == "c":
         kernels.require()
     trainings = len(settings.trainings())

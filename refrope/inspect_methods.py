@@ -15,11 +15,11 @@ import numpy as np
 
 from refrope.by_distance import ByDistance, shown_distances
 from refrope.encodings.names import NAMES, flag
-from refrope.experiment import DEFAULT_SEEDS
 from refrope.methods import MAPS, METHODS, WINDOW, Lengths
 from refrope.nn.biases import ALiBi, T5Bias
 from refrope.nn.dape import DAPE
 from refrope.report import format_table, parameters
+from refrope.settings import DEFAULT_SEEDS
 
 ALL = "all"
 NAMES_HERE = (*(name for name in METHODS if name not in NAMES), ALL)

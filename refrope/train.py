@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -45,6 +47,9 @@ class TrainSettings:
         nothing is chosen by them.
     positions : TrainPositions
         Which positions the tokens of a training sequence have: 0, 1, 2, ... unless said otherwise.
+    frozen : tuple of str
+        Patterns of names of weights, such as "layers.*.feed_forward.*", that keep every bit that they begin with: no
+        step and no weight decay touches them.
     """
 
     epochs: int
@@ -55,6 +60,7 @@ class TrainSettings:
     front_token: bool = True
     watched: int = 128
     positions: TrainPositions | None = None
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -122,6 +128,21 @@ def train_step(
     return loss
 
 
+def frozen_weights(model: Transformer, patterns: Sequence[str]) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """(view, copy) of every weight whose name fits a pattern: writing the copies back undoes what a step did to them.
+
+    Raises
+    ------
+    ValueError
+        A pattern that fits no weight.
+    """
+    names = {pattern: [name for name in model.params if fnmatchcase(name, pattern)] for pattern in patterns}
+    for pattern, found in names.items():
+        if not found:
+            raise ValueError(f"train: frozen is {pattern!r}, expected a pattern of weights of the model")
+    return [(model.params[name], model.params[name].copy()) for name in dict.fromkeys(chain(*names.values()))]
+
+
 def _of_sequences(tables: Rotation, rows: slice) -> Rotation:
     """The tables of some sequences, where each has its own."""
     if tables is None or not isinstance(tables[0], np.ndarray) or tables[0].ndim < 3:
@@ -175,7 +196,7 @@ class Training:
     Raises
     ------
     ValueError
-        Positions that do not go with the model or its encoding.
+        Settings that do not fit the model or the encoding.
     """
 
     def __init__(
@@ -198,6 +219,7 @@ class Training:
         self.steps = settings.epochs * self.steps_per_epoch
         self._schedule = OneCycle(settings.learning_rate, self.steps, settings.warmup)
         self._optimizer = AdamW(model.flat_params.size, model.dtype, settings.weight_decay)
+        self._frozen = frozen_weights(model, settings.frozen)
         self._source = bit_source(seed, "order of training sequences")
         self._draws = bit_source(seed, "positions of training tokens")
         self._epoch_began: Any = self._source.state  # before the order of the epoch in work was drawn
@@ -299,6 +321,8 @@ class Training:
             positions=positions,
             dropout_seed=site_seed(self.seed, self.step),
         )
+        for weight, start in self._frozen:
+            weight[...] = start
         self._seconds.append(time.perf_counter() - began)
         self._losses.append(loss)
         return loss
@@ -350,5 +374,7 @@ def train(
     ------
     FloatingPointError
         The loss or the weights became NaN or infinite.
+    ValueError
+        Settings that do not fit the model or the encoding.
     """
     return Training(model, encoding, dataset, settings, seed=seed).run(on_step, on_epoch)

@@ -17,8 +17,8 @@ from refrope.bench.step_cases import evaluation_case, step_cases, step_memory
 from refrope.encodings import Resonance, RoPE
 from refrope.environment import environment
 from refrope.errors import check_integer, check_name, comma_list
-from refrope.experiment import PRESETS
 from refrope.report import format_table, heading, write_json
+from refrope.settings import PRESETS
 
 GROUPS = ("rotary", "attention", "methods", "layers", "steps", "evaluation", "memory")
 

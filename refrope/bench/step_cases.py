@@ -15,11 +15,11 @@ from refrope.bench import torch_peers
 from refrope.bench.cases import Case
 from refrope.bench.timing import Task
 from refrope.encodings import Resonance, RoPE, RotaryEncoding
-from refrope.experiment import PRESETS
 from refrope.kernels import parts_at_once
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.optim import AdamW
 from refrope.nn.transformer import Transformer
+from refrope.settings import PRESETS
 from refrope.train import train_step
 
 SEQUENCES, LENGTH = 128, 64

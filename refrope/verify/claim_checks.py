@@ -13,7 +13,7 @@ import numpy as np
 
 from refrope.analysis import critical_pair, lcm_horizon, sum_of_periods
 from refrope.encodings import DynamicNTK, Llama3, NTKAware, Resonance, RoPE, YaRN
-from refrope.experiment import PRESETS
+from refrope.settings import PRESETS
 from refrope.verify.tally import Check, Tally
 from refrope.verify.theorem_checks import MODELS
 
