@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 # Three trainings of five epochs of two steps: about four seconds with two processes, starting them included.
-SWEEP = "--tasks cot --encodings rope,resonance-yarn,alibi --seeds 3 --epochs 5 --train-sequences 160 --test-sequences 8"
+SWEEP = (
+    "--tasks cot --encodings rope,resonance-yarn,alibi --seeds 3 --epochs 5 --train-sequences 160 --test-sequences 8"
+)
 COMPARED = ("result.json", "weights.npz")
 
 
@@ -89,7 +91,9 @@ def kill_again_and_again(kills: int, seed: int, *, report: bool = False) -> Coun
                     process = start(directory, source.choice((1, 2)))
             process.wait(timeout=600)
             found = finish(directory, source.choice((1, 2)))
-            wrong = [name for name in expected if found.get(name) != expected[name]] + sorted(set(found) - set(expected))
+            wrong = [name for name in expected if found.get(name) != expected[name]] + sorted(
+                set(found) - set(expected)
+            )
             different += [f"sweep {sweeps}: {name}" for name in wrong]
             left = [str(path) for path in directory.rglob("*.part")] + [str(p) for p in directory.rglob("checkpoint-*")]
             different += [f"sweep {sweeps}: left over {path}" for path in left]
