@@ -1,7 +1,7 @@
 """A small sweep, killed again and again at random moments, and what must be left of it: every result, bit for bit.
 
-``python tests/sweep_kills.py --kills 1000`` counts what was lost, damaged or different; tests/test_sweep_kills.py does
-the same with fewer kills.
+``python tests/test_sweep_kills.py --kills 1000`` counts what was lost, damaged or different; as a test it is slow, and
+has fewer kills.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 # Three trainings of five epochs of two steps: about four seconds with two processes, starting them included.
 SWEEP = (
     "--tasks cot --encodings rope,resonance-yarn,alibi --seeds 3 --epochs 5 --train-sequences 160 --test-sequences 8"
@@ -33,9 +35,14 @@ class Count(NamedTuple):
     different: list[str]
 
 
+def arguments(directory: Path) -> list[str]:
+    """Those of ``refrope``, but for who does it."""
+    return ["sweep", *SWEEP.split(), "--out", str(directory)]
+
+
 def start(directory: Path, processes: int) -> subprocess.Popen[bytes]:
     """The sweep's command, in a session of its own, with a checkpoint after every step."""
-    command = [sys.executable, "-m", "refrope", "sweep", *SWEEP.split(), "--out", str(directory)]
+    command = [sys.executable, "-m", "refrope", *arguments(directory)]
     command += ["--processes", str(processes), "--checkpoint-every", "0"]
     with (directory.parent / "log.txt").open("ab") as log:
         return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
@@ -106,6 +113,14 @@ def kill_again_and_again(kills: int, seed: int, *, report: bool = False) -> Coun
 def _new(parent: Path) -> Path:
     parent.mkdir(parents=True)
     return parent / "out"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
+def test_kills_at_random_moments_lose_nothing_and_change_no_bit():
+    count = kill_again_and_again(50, seed=1)
+    assert count.kills >= 50
+    assert count.different == []
 
 
 if __name__ == "__main__":
