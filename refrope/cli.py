@@ -1,4 +1,4 @@
-"""The command line: ``refrope posgen | inspect | compare | bench | check | verify``.
+"""The command line: ``refrope posgen | report | inspect | compare | bench | check | verify``.
 
 Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted.
 """
@@ -29,9 +29,10 @@ from refrope.experiment import (
 from refrope.methods import MAPS, METHODS, PAPER, listing
 from refrope.nn.backends import BACKENDS
 from refrope.progress import Lines, make_progress
+from refrope.report import command as report_command
 from refrope.report import prepare_directory, result_table, write_json
 
-COMMANDS = ("posgen", "inspect", "compare", "bench", "check", "verify")
+COMMANDS = ("posgen", "report", "inspect", "compare", "bench", "check", "verify")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"refrope {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_posgen(commands)
+    report_command.add_command(commands)
     inspection.add_command(commands)
     compare.add_command(commands)
     bench.add_command(commands)
