@@ -139,8 +139,11 @@ def made_with(sources: Sequence[Source], cells: Cells, baseline: tuple[str, Any]
     said.append(f"Settings of all rows: {shared}.")
     if cells.varying:
         said.append(f"Settings that vary, and so are columns: {', '.join(cells.varying).replace('_', ' ')}.")
-    paths = shlex.join(str(source.path) for source in sources)
+    arguments = ["refrope", "report", *(str(source.path) for source in sources)]
+    if baseline is not None:
+        named = baseline[1] if baseline[0] == "encoding" else f"{baseline[0]}={value_text(baseline[1])}"
+        arguments += ["--baseline", named]
     said.append(
-        f"This report: refrope report {paths}; intervals from 9,999 resamples of refrope's own integers, seed 0."
+        f"This report: {shlex.join(arguments)}; {RESAMPLES:,} resamples an interval, from refrope's own integers."
     )
     return said
