@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,21 @@ STYLES |= {
     name: {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _DASHES[i // len(_COLOURS) % len(_DASHES)]}
     for i, name in enumerate(name for name in LABELS if name not in STYLES)
 }
-_SMOOTH = 8  # positions in the running mean of accuracy by position
+# For encodings from elsewhere: a dash that none of the others has.
+_FREE_DASH = "-."
+SMOOTH = 8  # positions in the running mean of accuracy by position
 
 
-def _pyplot() -> Any:
+def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour and dash of each name: those of `STYLES`, and for unknown names free ones, by their order."""
+    names = list(names)
+    unknown = sorted(set(names) - set(STYLES))
+    free = {name: {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _FREE_DASH} for i, name in enumerate(unknown)}
+    return {name: STYLES.get(name) or free[name] for name in names}
+
+
+def pyplot() -> Any:
+    """matplotlib.pyplot, drawing into files only."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -46,9 +58,9 @@ def _names(runs: list[dict[str, Any]], key: str) -> list[str]:
     return sorted(found, key=list(LABELS).index) if set(found) <= set(LABELS) else found
 
 
-def _running_mean(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean over up to `_SMOOTH` positions around each, without the prefix, whose accuracy is NaN."""
-    half = _SMOOTH // 2
+def running_mean(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Mean over up to `SMOOTH` positions around each; NaN where the accuracy is, as within the prefix."""
+    half = SMOOTH // 2
     padded = np.pad(values, (half, half), constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
     counts = np.maximum((~np.isnan(windows)).sum(axis=1), 1)
@@ -61,7 +73,7 @@ def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Pa
 
     Of several test lengths the longest.
     """
-    plt = _pyplot()
+    plt = pyplot()
     runs = _of(runs, test_length=max(run["test_length"] for run in runs))
     tasks = _names(runs, "task")
     figure, panels = plt.subplots(1, len(tasks), figsize=(2.2 + 5.2 * len(tasks), 4.2), sharey=True, squeeze=False)
@@ -71,7 +83,7 @@ def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Pa
                 np.array([np.nan if a is None else a for a in run["accuracy_by_position"]])
                 for run in _of(runs, task=task, encoding=name)
             ]
-            mean = _running_mean(np.mean(lines, axis=0))
+            mean = running_mean(np.mean(lines, axis=0))
             axes.plot(mean, label=LABELS[name], linewidth=1.8, **STYLES[name])
         axes.axvspan(0, train_length, color="0.92", zorder=0)
         axes.axvline(train_length, color="0.3", linewidth=1)
@@ -84,7 +96,7 @@ def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Pa
         )
         axes.set(title=task, xlabel="position of the predicted token", xlim=(0, len(mean) - 1), ylim=(0, 1.02))
         axes.axhline(1 / 17, color="0.6", linewidth=0.8, linestyle=":")
-    panels[0][0].set_ylabel(f"accuracy (running mean over {_SMOOTH + 1} positions)")
+    panels[0][0].set_ylabel(f"accuracy (running mean over {SMOOTH + 1} positions)")
     many = len(panels[0][-1].get_lines()) > 12
     panels[0][-1].legend(
         loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small" if many else None
@@ -96,7 +108,7 @@ def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Pa
 
 def training_curves(runs: list[dict[str, Any]], path: Path) -> None:
     """Training loss, and validation accuracy in and out of distribution, after each epoch, for each trained model."""
-    plt = _pyplot()
+    plt = pyplot()
     tasks = _names(runs, "task")
     measures = {"loss": "training loss (nats)", "id_accuracy": "ID accuracy", "ood_accuracy": "OOD accuracy"}
     figure, panels = plt.subplots(len(tasks), 3, figsize=(12, 0.6 + 3.0 * len(tasks)), squeeze=False)
@@ -129,7 +141,7 @@ def pairs(rows: list[dict[str, Any]], encoding: RotaryEncoding, train: int, test
 
     `rows` are those of `refrope.inspection.pair_rows`.
     """
-    plt = _pyplot()
+    plt = pyplot()
     places = np.array([row["pair"] for row in rows])
     wavelengths = np.array([np.nan if row["wavelength"] is None else row["wavelength"] for row in rows])
     still = np.isnan(wavelengths)

@@ -1,10 +1,9 @@
 """From results to tables, figures and files on disk."""
 
 from refrope.files import write_json
+from refrope.report.paper import PAPER_LENGTH, PAPER_OOD
 from refrope.report.tables import (
     LABELS,
-    PAPER_LENGTH,
-    PAPER_OOD,
     format_table,
     heading,
     parameters,

@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from refrope.methods import METHODS
+from refrope.report.paper import PAPER_LENGTH, PAPER_OOD
 
-# Wang et al. 2024, arXiv:2403.00071, Table 1: mean accuracy beyond the training length, in per cent, over five seeds.
-PAPER_LENGTH = 256
-PAPER_OOD = {
-    "recursive": {"rope": 65.29, "resonance-rope": 62.64, "yarn": 95.93, "resonance-yarn": 98.30},
-    "cot": {"rope": 69.56, "resonance-rope": 75.25, "yarn": 98.71, "resonance-yarn": 99.58},
-    "semirecursive": {"rope": 17.96, "resonance-rope": 29.78, "yarn": 33.70, "resonance-yarn": 48.46},
-}
 LABELS = {name: method.label for name, method in METHODS.items()}
 
 
