@@ -62,7 +62,7 @@ def predictions(
     return best
 
 
-def accuracy_by_position(
+def answers_by_position(
     model: Transformer,
     encoding: RotaryEncoding | PositionMap | None,
     dataset: Dataset,
@@ -71,8 +71,8 @@ def accuracy_by_position(
     front_token: bool = True,
     places: TrainPositions | None = None,
     seed: int = 0,
-) -> npt.NDArray[np.float64]:
-    """Share of the sequences whose token x_l has the highest logit, for each l.
+) -> npt.NDArray[np.int64]:
+    """The token with the highest logit for each x_l of each sequence, given the tokens before it.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def accuracy_by_position(
 
     Returns
     -------
-    (T,) float64, NaN where x_l is part of the random prefix
+    (n, T) int64, -1 where x_l is part of the random prefix
 
     Raises
     ------
@@ -100,10 +100,34 @@ def accuracy_by_position(
     length = batch.inputs.shape[1]
     positions = None if places is None else places.tested(seed, length)
     tables = rotation_of(encoding, length, model.dtype, positions)
-    right = (predictions(model, batch.inputs, tables, positions) == batch.targets).mean(axis=0)
-    accuracy = np.full(sequences.shape[1], np.nan)
-    accuracy[batch.target_index[batch.loss_mask]] = right[batch.loss_mask]
-    return accuracy
+    best = predictions(model, batch.inputs, tables, positions)
+    answers = np.full(sequences.shape, -1, np.int64)
+    answers[:, batch.target_index[batch.loss_mask]] = best[:, batch.loss_mask]
+    return answers
+
+
+def accuracy_by_position(
+    model: Transformer,
+    encoding: RotaryEncoding | PositionMap | None,
+    dataset: Dataset,
+    sequences: npt.NDArray[Any],
+    *,
+    front_token: bool = True,
+    places: TrainPositions | None = None,
+    seed: int = 0,
+) -> npt.NDArray[np.float64]:
+    """Share of the sequences whose token x_l has the highest logit, for each l.
+
+    Parameters and errors are those of `answers_by_position`.
+
+    Returns
+    -------
+    (T,) float64, NaN where x_l is part of the random prefix
+    """
+    options: dict[str, Any] = {"front_token": front_token, "places": places, "seed": seed}
+    answers = answers_by_position(model, encoding, dataset, sequences, **options)
+    right = (answers == sequences).mean(axis=0)
+    return np.where((answers >= 0).all(axis=0), right, np.nan)
 
 
 def split_accuracy(accuracy: npt.NDArray[np.float64], train_length: int) -> tuple[float, float]:

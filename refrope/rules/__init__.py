@@ -1,0 +1,1 @@
+"""PosGen, looked into."""
