@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from refrope.kernels import parts_at_once, run_parts, single_blas_thread
 from refrope.nn.attending import Rotation, rotation_of
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
-from refrope.posgen import Dataset, inputs_and_targets
+from refrope.posgen import Dataset, ModelArrays, inputs_and_targets
 from refrope.train_positions import TrainPositions
 
 Result = TypeVar("Result")
@@ -62,7 +62,15 @@ def predictions(
     return best
 
 
-def answers_by_position(
+class Reading(NamedTuple):
+    """What a model is given with sequences of tokens; made by `reading`."""
+
+    batch: ModelArrays
+    tables: Rotation
+    positions: npt.NDArray[np.int64] | None
+
+
+def reading(
     model: Transformer,
     encoding: RotaryEncoding | PositionMap | None,
     dataset: Dataset,
@@ -71,8 +79,8 @@ def answers_by_position(
     front_token: bool = True,
     places: TrainPositions | None = None,
     seed: int = 0,
-) -> npt.NDArray[np.int64]:
-    """The token with the highest logit for each x_l of each sequence, given the tokens before it.
+) -> Reading:
+    """The arrays, and the tables and positions of `Transformer.forward`, with which `model` reads `sequences`.
 
     Parameters
     ----------
@@ -86,6 +94,26 @@ def answers_by_position(
         The positions that the model was trained with, where a test must have such too (randomised ones).
     seed : int
         Of these.
+    """
+    batch = inputs_and_targets(sequences, front_token=front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k)
+    length = batch.inputs.shape[1]
+    positions = None if places is None else places.tested(seed, length)
+    return Reading(batch, rotation_of(encoding, length, model.dtype, positions), positions)
+
+
+def answers_by_position(
+    model: Transformer,
+    encoding: RotaryEncoding | PositionMap | None,
+    dataset: Dataset,
+    sequences: npt.NDArray[Any],
+    *,
+    front_token: bool = True,
+    places: TrainPositions | None = None,
+    seed: int = 0,
+) -> npt.NDArray[np.int64]:
+    """The token with the highest logit for each x_l of each sequence, given the tokens before it.
+
+    Parameters are those of `reading`.
 
     Returns
     -------
@@ -96,10 +124,9 @@ def answers_by_position(
     FloatingPointError
         A logit is NaN: the weights are.
     """
-    batch = inputs_and_targets(sequences, front_token=front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k)
-    length = batch.inputs.shape[1]
-    positions = None if places is None else places.tested(seed, length)
-    tables = rotation_of(encoding, length, model.dtype, positions)
+    batch, tables, positions = reading(
+        *(model, encoding, dataset, sequences), front_token=front_token, places=places, seed=seed
+    )
     best = predictions(model, batch.inputs, tables, positions)
     answers = np.full(sequences.shape, -1, np.int64)
     answers[:, batch.target_index[batch.loss_mask]] = best[:, batch.loss_mask]
@@ -118,7 +145,7 @@ def accuracy_by_position(
 ) -> npt.NDArray[np.float64]:
     """Share of the sequences whose token x_l has the highest logit, for each l.
 
-    Parameters and errors are those of `answers_by_position`.
+    Parameters are those of `reading`, errors those of `answers_by_position`.
 
     Returns
     -------
