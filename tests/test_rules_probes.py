@@ -7,7 +7,7 @@ from rules_standins import SIZES, rule_follower, shortcut_follower, subject
 from refrope.posgen import TASKS
 from refrope.rules import probes
 from refrope.rules.probes import follow, shifts, slips, with_errors
-from refrope.rules.shortcuts import NONE
+from refrope.rules.shortcuts import NONE, two_term_answers
 
 FROM, BEYOND = SIZES["train_length"], SIZES["test_length"]
 RULES = ["sum", "latin"]
@@ -38,10 +38,23 @@ def test_rule_and_shortcut_are_told_apart_without_an_exception(task, rule, front
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_two_terms_are_counted_where_they_are_wrong_too(task):
+    rows = follow(subject(task, lambda x: two_term_answers(task, x)), seed=5)
+    for row in rows:
+        if row["steps"] != "first":
+            assert row["two_terms"] == 1
+    for row in follow(shortcut_follower(task), seed=5):
+        if row["steps"] == "two tokens":
+            assert row["two_terms"] == 1
+        elif row["steps"] == "far token too" and row["count"] >= 100:
+            assert abs(row["two_terms"] - CHANCE) < CHANCE_ERROR
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_the_first_step_has_no_shortcut(task):
     first = rows_of(follow(shortcut_follower(task), seed=5), steps="first", sequences="true")
     assert [row["where"] for row in first] == ["within"]
-    assert first[0]["differences"] is None
+    assert first[0]["differences"] is first[0]["two_terms"] is None
     assert first[0]["rule"] < 0.2
     assert rows_of(follow(rule_follower(task), seed=5), steps="first", sequences="true")[0]["rule"] == 1
 

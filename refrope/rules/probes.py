@@ -73,14 +73,16 @@ def follow(subject: Subject, seed: int, gap: int = GAP) -> list[dict[str, Any]]:
     One dict for each kind of sequence, place and group of `Subject.steps` that has any: "sequences" ("true", "slips",
     "shifted"); "place" ("all", or with slips "after": the step after one, "later": at least eight steps after one,
     "before": before the first); "steps" and "where" of the group; "count"; "rule" and "differences", the shares of
-    answers that are the full rule's and those of `refrope.rules.shortcuts.difference_answers` (None at the first step,
-    which has no step before); "neither". Where both give the same answer it counts for both.
+    answers that are the full rule's and those of `refrope.rules.shortcuts.difference_answers`; "two_terms", the share
+    that is 2 x_{l-1} - x_{l-lag}, where that is right and where not (None for both at the first step, which has none
+    before it); "neither": those that are neither the rule's nor those of differences. An answer may count for several.
     """
     none = np.zeros(subject.dataset.test.shape, np.int64)
     rows = []
     for name, errors in (("true", none), ("slips", slips(subject, seed, gap)), ("shifted", shifts(subject, seed))):
         x = with_errors(subject, errors)
         answers, full, differences = subject.answers(x), subject.by_rule(x), subject.by_differences(x)
+        two_terms = subject.by_two_terms(x)
         for place, counted in _places(name, errors).items():
             for group in subject.steps():
                 among = counted & group.which
@@ -93,6 +95,7 @@ def follow(subject: Subject, seed: int, gap: int = GAP) -> list[dict[str, Any]]:
                         "count": int(among.sum()),
                         "rule": share(answers == full, among),
                         "differences": None if first else share(answers == differences, among),
+                        "two_terms": None if first else share(answers == two_terms, among),
                         "neither": share((answers != full) & (answers != differences), among),
                     }
                 )

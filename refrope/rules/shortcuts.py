@@ -65,11 +65,18 @@ def difference_answers(
     return answers
 
 
-def shortcut_answers(task: str, sequences: IntArray, modulus: int = 17, j: int = 1, k: int = 3) -> IntArray:
-    """2 x_{l-1} - x_{l-lag} mod m: (n, T) -> (n, T) int64, `NONE` where `has_shortcut` is false."""
+def two_term_answers(task: str, sequences: IntArray, modulus: int = 17, j: int = 1, k: int = 3) -> IntArray:
+    """2 x_{l-1} - x_{l-lag} mod m, right or not: (n, T) -> (n, T) int64, `NONE` for the first j + k + 1 tokens."""
     lag = shortcut_lag(task, j, k)
     answers = np.full(sequences.shape, NONE, np.int64)
     answers[:, lag:] = (2 * sequences[:, lag - 1 : -1] - sequences[:, :-lag]) % modulus
+    answers[:, : j + k + 1] = NONE
+    return answers
+
+
+def shortcut_answers(task: str, sequences: IntArray, modulus: int = 17, j: int = 1, k: int = 3) -> IntArray:
+    """`two_term_answers` where the sum has a shortcut (`has_shortcut`), elsewhere `NONE`."""
+    answers = two_term_answers(task, sequences, modulus, j, k)
     answers[:, ~has_shortcut(task, sequences.shape[1], j, k)] = NONE
     return answers
 

@@ -13,7 +13,7 @@ from refrope.evaluate import answers_by_position
 from refrope.nn.transformer import Transformer
 from refrope.posgen import Dataset, Rule, sum_rule
 from refrope.randomness import BoolArray, IntArray
-from refrope.rules.shortcuts import difference_answers, full_answers, has_shortcut
+from refrope.rules.shortcuts import difference_answers, full_answers, has_shortcut, two_term_answers
 from refrope.train_positions import TrainPositions
 
 
@@ -60,6 +60,11 @@ class Subject:
         """`difference_answers` for the task: for the sum, the shortcut where there is one."""
         d = self.dataset
         return difference_answers(d.task, sequences, self.rule, d.modulus, d.j, d.k)
+
+    def by_two_terms(self, sequences: IntArray) -> IntArray:
+        """`two_term_answers` for the task: right where the sum has a shortcut."""
+        d = self.dataset
+        return two_term_answers(d.task, sequences, d.modulus, d.j, d.k)
 
     @property
     def prefixes(self) -> IntArray:
