@@ -1,4 +1,4 @@
-"""The command line: ``refrope posgen | sweep | report | inspect | compare | bench | check | verify``.
+"""The command line: ``refrope posgen | sweep | report | rules | inspect | compare | bench | check | verify``.
 
 Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted.
 """
@@ -21,11 +21,12 @@ from refrope.methods import MAPS, listing
 from refrope.progress import Lines, make_progress
 from refrope.report import command as report_command
 from refrope.report import prepare_directory, result_table, write_json
+from refrope.rules import command as rules_command
 from refrope.settings import PRESETS, ExperimentSettings
 from refrope.settings_options import add_options, settings_of
 from refrope.sweep import command as sweep_command
 
-COMMANDS = ("posgen", "sweep", "report", "inspect", "compare", "bench", "check", "verify")
+COMMANDS = ("posgen", "sweep", "report", "rules", "inspect", "compare", "bench", "check", "verify")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -78,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_posgen(commands)
     sweep_command.add_command(commands)
     report_command.add_command(commands)
+    rules_command.add_command(commands)
     inspection.add_command(commands)
     compare.add_command(commands)
     bench.add_command(commands)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from refrope.kernels import parts_at_once, run_parts, single_blas_thread
 from refrope.nn.attending import Rotation, rotation_of
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
-from refrope.posgen import Dataset, inputs_and_targets
+from refrope.posgen import Dataset, ModelArrays, inputs_and_targets
 from refrope.train_positions import TrainPositions
 
 Result = TypeVar("Result")
@@ -62,7 +62,15 @@ def predictions(
     return best
 
 
-def accuracy_by_position(
+class Reading(NamedTuple):
+    """What a model is given with sequences of tokens; made by `reading`."""
+
+    batch: ModelArrays
+    tables: Rotation
+    positions: npt.NDArray[np.int64] | None
+
+
+def reading(
     model: Transformer,
     encoding: RotaryEncoding | PositionMap | None,
     dataset: Dataset,
@@ -71,8 +79,8 @@ def accuracy_by_position(
     front_token: bool = True,
     places: TrainPositions | None = None,
     seed: int = 0,
-) -> npt.NDArray[np.float64]:
-    """Share of the sequences whose token x_l has the highest logit, for each l.
+) -> Reading:
+    """The arrays, and the tables and positions of `Transformer.forward`, with which `model` reads `sequences`.
 
     Parameters
     ----------
@@ -86,24 +94,67 @@ def accuracy_by_position(
         The positions that the model was trained with, where a test must have such too (randomised ones).
     seed : int
         Of these.
+    """
+    batch = inputs_and_targets(sequences, front_token=front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k)
+    length = batch.inputs.shape[1]
+    positions = None if places is None else places.tested(seed, length)
+    return Reading(batch, rotation_of(encoding, length, model.dtype, positions), positions)
+
+
+def answers_by_position(
+    model: Transformer,
+    encoding: RotaryEncoding | PositionMap | None,
+    dataset: Dataset,
+    sequences: npt.NDArray[Any],
+    *,
+    front_token: bool = True,
+    places: TrainPositions | None = None,
+    seed: int = 0,
+) -> npt.NDArray[np.int64]:
+    """The token with the highest logit for each x_l of each sequence, given the tokens before it.
+
+    Parameters are those of `reading`.
 
     Returns
     -------
-    (T,) float64, NaN where x_l is part of the random prefix
+    (n, T) int64, -1 where x_l is part of the random prefix
 
     Raises
     ------
     FloatingPointError
         A logit is NaN: the weights are.
     """
-    batch = inputs_and_targets(sequences, front_token=front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k)
-    length = batch.inputs.shape[1]
-    positions = None if places is None else places.tested(seed, length)
-    tables = rotation_of(encoding, length, model.dtype, positions)
-    right = (predictions(model, batch.inputs, tables, positions) == batch.targets).mean(axis=0)
-    accuracy = np.full(sequences.shape[1], np.nan)
-    accuracy[batch.target_index[batch.loss_mask]] = right[batch.loss_mask]
-    return accuracy
+    batch, tables, positions = reading(
+        *(model, encoding, dataset, sequences), front_token=front_token, places=places, seed=seed
+    )
+    best = predictions(model, batch.inputs, tables, positions)
+    answers = np.full(sequences.shape, -1, np.int64)
+    answers[:, batch.target_index[batch.loss_mask]] = best[:, batch.loss_mask]
+    return answers
+
+
+def accuracy_by_position(
+    model: Transformer,
+    encoding: RotaryEncoding | PositionMap | None,
+    dataset: Dataset,
+    sequences: npt.NDArray[Any],
+    *,
+    front_token: bool = True,
+    places: TrainPositions | None = None,
+    seed: int = 0,
+) -> npt.NDArray[np.float64]:
+    """Share of the sequences whose token x_l has the highest logit, for each l.
+
+    Parameters are those of `reading`, errors those of `answers_by_position`.
+
+    Returns
+    -------
+    (T,) float64, NaN where x_l is part of the random prefix
+    """
+    options: dict[str, Any] = {"front_token": front_token, "places": places, "seed": seed}
+    answers = answers_by_position(model, encoding, dataset, sequences, **options)
+    right = (answers == sequences).mean(axis=0)
+    return np.where((answers >= 0).all(axis=0), right, np.nan)
 
 
 def split_accuracy(accuracy: npt.NDArray[np.float64], train_length: int) -> tuple[float, float]:

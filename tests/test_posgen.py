@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from refrope import posgen
 from refrope.posgen import (
     TASKS,
+    context_codes,
+    contexts,
     digest,
     far_start,
     generate,
@@ -63,7 +65,27 @@ STANDARD = {
         "5f2efb042aa56eaee54c2984d28eb8635af54133a31e58368e8b68aaa3ae2af1",
         "77cb2f94cd9f773dac7a45d1cef36f2833591f0da501343a06e2c4f2e958b13e",
     ),
+    ("recursive", "held-out"): (
+        "2f96278a07437c49de9b63a27e9cd1b7f4258bf2994bf8ba3ce090829ad7f1f8",
+        "fd004a5a6495ad1540f10b1eed8384263f6af18e18898f726acf2212de97db94",
+        "b0f34533aaedecc00a0460dbad5b64eac0ac545f585aca294778fb31e2cbd8e9",
+        "c5ba1de358526b6131b946d6b4cb541d7e7ed28523c35652d647022b86931e15",
+    ),
+    ("cot", "held-out"): (
+        "82a90a18920c17960d089cd4fc52c2f237b3a25efdba4bad8b574f734e989c3e",
+        "0da4a9616c4ecc14d70750580c3bfbe43e1d3b0e40e578ec279ea0ae0d867b30",
+        "e0700361237b9944774a968605622a13c3d8fbba0b7a610afa8d6764c5f6947a",
+        "2c1a9fca140c4f15ddf41a56b510fac99f39d5176160f9ce65d4a943fd48166c",
+    ),
+    ("semirecursive", "held-out"): (
+        "ef25741d3c9c3b8dafbb03072c80538ae9ae834d34b406dd719bc8ec05137123",
+        "bef7ee059c237d32d125aba4ad8555c5a095efd702921ba609f4fc616a4a050e",
+        "1613caeb65830261328c6d316e680a08a0da3f4518091965c9a58a6726dedde1",
+        "ad0432b7616037796bed1e138e6fb744168e4afdf04ce0a37d78ae7bdceabdb4",
+    ),
 }
+# That of the 835 contexts which training never meets in the three last.
+HELD_OUT = "0085c253295b6e1da04e686ea4eac3cc2e72ee9630de49b43d17461c8f89e3f9"
 
 
 @cache
@@ -453,6 +475,96 @@ def test_official_splits_do_not_depend_on_the_seed_and_may_have_more_test_than_t
     assert digest(made) == digest(make_splits("cot", recipe="official", seed=9, modulus=5, **sizes))
 
 
+# ---- contexts held out
+
+
+@given(problem=problems())
+def test_contexts_are_what_the_rule_is_given(problem):
+    task, prefixes, length, modulus, j, k = problem
+    given_to_the_rule = []
+
+    def spy(far, near, modulus):
+        given_to_the_rule.append(np.hstack([far, near]))
+        return (far.sum(axis=1) + near.sum(axis=1)) % modulus
+
+    x = generate(task, prefixes, length, modulus, j, k, spy)
+    read = contexts(task, x, modulus, j, k)
+    assert read.shape == (len(prefixes), length - (j + k), j + k)
+    assert np.array_equal(read, np.array(given_to_the_rule).reshape(-1, len(prefixes), j + k).swapaxes(0, 1))
+
+
+def test_contexts_are_numbered_by_their_digits():
+    assert context_codes(np.array([[0, 0, 0], [0, 0, 4], [0, 1, 0], [4, 4, 4]]), 5).tolist() == [0, 4, 5, 124]
+
+
+SMALL = {"recipe": "held-out", "seed": 3, "modulus": 5, "j": 2, "k": 1, "train_length": 9, "test_length": 11}
+
+
+def met(task, prefix, length, modulus, j, k):
+    """The contexts that a sequence meets, in plain Python."""
+    seen = set()
+
+    def spy(far, near):
+        seen.add((*far, *near))
+        return (sum(far) + sum(near)) % modulus
+
+    oracle(task, prefix, length, j, k, spy)
+    return seen
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_training_has_all_sequences_asked_for_that_meet_no_held_out_context_and_not_one_more(task):
+    made = make_splits(task, train=1, validation=4, test=3, held_out=0.04, **SMALL)
+    held_out = {tuple(row) for row in made.held_out.tolist()}
+    assert len(held_out) == len(made.held_out) == 5  # 4 % of 125
+    tested = {tuple(row[:3]) for split in (made.validation, made.test) for row in split.tolist()}
+    assert len(tested) == 7
+    every = {(a, b, c) for a in range(5) for b in range(5) for c in range(5)}
+    fit = {prefix for prefix in every - tested if not met(task, prefix, 9, 5, 2, 1) & held_out}
+    assert 50 < len(fit) < 118
+    whole = make_splits(task, train=len(fit), validation=4, test=3, held_out=0.04, **SMALL)
+    assert {tuple(row[:3]) for row in whole.train.tolist()} == fit
+    assert np.array_equal(whole.train, generate(task, whole.train[:, :3], 9, 5, 2, 1))
+    message = (
+        f"make_splits: train is {len(fit) + 1}, expected at most {len(fit)}, the prefixes left whose 9 tokens meet "
+        "none of the 5 held-out contexts; hold out a smaller share"
+    )
+    with pytest.raises(ValueError, match=exactly(message)):
+        make_splits(task, train=len(fit) + 1, validation=4, test=3, held_out=0.04, **SMALL)
+
+
+def test_what_is_held_out_and_tested_depends_on_neither_the_task_nor_the_number_of_training_sequences():
+    made = [standard(task, "held-out") for task in TASKS]
+    made.append(make_splits("cot", recipe="held-out", seed=1, train=10))
+    for each in made:
+        assert digest(each.held_out) == HELD_OUT
+        assert not each.held_out.flags.writeable
+        for name in ("validation", "test"):
+            assert np.array_equal(getattr(each, name)[:, :4], getattr(made[0], name)[:, :4])
+    assert np.array_equal(made[3].train, made[1].train[:10])
+    assert digest(make_splits("cot", recipe="held-out", seed=2, train=0).held_out) != HELD_OUT
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_standard_training_step_has_a_held_out_context_and_one_test_step_in_a_hundred_has(task):
+    made = standard(task, "held-out")
+    assert len(distinct(made.train, made.validation, made.test)) == 12_000
+    held_out, trained, tested = (
+        context_codes(read, 17) for read in (made.held_out, contexts(task, made.train), contexts(task, made.test))
+    )
+    assert held_out.shape == (835,)  # 1 % of 17**4
+    assert not np.isin(trained, held_out).any()
+    # 252,000 steps, 2,520 expected; standard deviation 50 if steps were independent, thrice that allowed.
+    assert abs(np.isin(tested, held_out).sum() - 2_520) < 150
+    unseen = 1 - np.isin(tested, trained).mean()
+    assert (0.01 < unseen < 0.02) if task == "semirecursive" else (0.15 < unseen < 0.25)
+
+
+@pytest.mark.parametrize("recipe", ["disjoint", "official"])
+def test_other_recipes_hold_nothing_out(recipe):
+    assert standard("cot", recipe).held_out.shape == (0, 4)
+
+
 def test_a_dataset_says_what_it_was_made_from():
     sizes = {"train": 5, "validation": 2, "test": 1, "train_length": 7, "test_length": 8}
     made = make_splits("cot", seed=3, modulus=5, j=2, k=1, rule="latin", **sizes)
@@ -605,7 +717,7 @@ IN_SPLITS = "integers (n, T) in [0, 17)"
         ),
         (
             lambda: make_splits("cot", recipe="oficial", seed=1),
-            "make_splits: unknown recipe 'oficial'; did you mean 'official'? known: disjoint, official",
+            "make_splits: unknown recipe 'oficial'; did you mean 'official'? known: disjoint, official, held-out",
         ),
         (
             lambda: make_splits("cot", rule="summ", seed=1),
@@ -642,6 +754,26 @@ IN_SPLITS = "integers (n, T) in [0, 17)"
         (
             lambda: make_splits("cot", recipe="official", seed=1, modulus=3),
             "make_splits: j + k is 4, expected at most 3, the modulus",
+        ),
+        (
+            lambda: make_splits("cot", recipe="held-out", seed=1, held_out=0),
+            "make_splits: held_out is 0, expected a number in (0, 1)",
+        ),
+        (
+            lambda: make_splits("cot", recipe="held-out", seed=1, held_out=1e-6),
+            "make_splits: held_out * modulus**(j+k) is 0, expected an integer in [1, 83520]",
+        ),
+        (
+            lambda: make_splits("cot", recipe="held-out", seed=1, held_out=1.0),
+            "make_splits: held_out * modulus**(j+k) is 83521, expected an integer in [1, 83520]",
+        ),
+        (
+            lambda: make_splits("cot", recipe="held-out", seed=1, k=6),
+            "make_splits: modulus**(j+k) is 410338673, expected an integer in [2000, 16777216]",
+        ),
+        (
+            lambda: contexts("cot", [[1, 2, 3]]),
+            "contexts: T is 3, expected an integer >= 4",
         ),
         (
             lambda: with_front_token([[0, 17]]),
@@ -684,7 +816,7 @@ THE_PAPERS = {"modulus": 17, "j": 1, "k": 3}
             posgen.make_splits,
             {
                 **THE_PAPERS, "recipe": "disjoint", "train": 10_000, "validation": 1_000, "test": 1_000,
-                "train_length": 64, "test_length": 256, "rule": None,
+                "train_length": 64, "test_length": 256, "rule": None, "held_out": 0.01,
             },
         ),
     ],

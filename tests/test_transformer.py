@@ -1,11 +1,15 @@
 """The whole model: gradients, causality, backends, memory."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import BACKENDS
 
 from refrope import Resonance, RoPE, Transformer, TransformerConfig
+from refrope.methods import Lengths, configuration_of, encoding_of
 from refrope.nn import layers
+from refrope.nn.attending import rotation_of
 from refrope.nn.gradcheck import gradient_error
 
 # Five-point differences in float64 through two layers.
@@ -91,6 +95,62 @@ def test_keeping_for_backward_changes_no_logit(backend):
     assert np.array_equal(model.forward(tokens(), tables(dtype=np.float32)), kept)
 
 
+# Whatever may tell a model positions.
+WAYS = ["rope", "window", "rerope", "self-extend", "dca", "t5", "alibi", "fire", "dape-v2", "sinusoidal", "nope"]
+
+
+def forward_with_weights(way, backend, dropout=0.0):
+    """A model that has read 3 texts of 19 tokens, more than a value has features, and its attention weights."""
+    config = replace(configuration_of(way, SMALL, 8, 19), dropout=dropout)
+    model = Transformer(config, seed=1, backend=backend, dtype=np.float64)
+    turning = rotation_of(encoding_of(way, 6, Lengths(8, 19)), 19, np.float64)
+    logits = model.forward(tokens(3, 19), turning, dropout_seed=5 if dropout else None, keep=True).copy()
+    given = [model.attention_weights(layer) for layer in range(2)]
+    assert [each.shape for each in given] == [(3, 3, 19, 19)] * 2
+    return model, logits, given
+
+
+def values(normed, model, layer):
+    """The values (B, H, T, D) of normed activations (B, T, d_model)."""
+    v = (normed @ model.params[f"layers.{layer}.attention.qkv"])[..., 36:]
+    return v.reshape(3, 19, 3, 6).swapaxes(1, 2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("way", WAYS)
+def test_the_logits_follow_from_the_attention_weights(way, backend):
+    model, logits, given = forward_with_weights(way, backend)
+    p, x = model.params, model.params["embedding"][tokens(3, 19)]
+    if model.config.absolute is not None:
+        x = x + model.config.absolute.table(np.arange(19), 10)
+
+    def norm(x, gain):
+        return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + model.config.eps) * p[gain]
+
+    for i, weights in enumerate(given):
+        assert np.abs(weights.sum(axis=-1) - 1).max() < BACKENDS64
+        assert (weights >= 0).all()
+        assert not np.triu(weights, 1).any()
+        # The layer without queries and keys, and all that turns them or is added to their products.
+        mixed = (weights @ values(norm(x, f"layers.{i}.attention.gain"), model, i)).swapaxes(1, 2).reshape(3, 19, 18)
+        x = x + mixed @ p[f"layers.{i}.attention.out"]
+        inner = norm(x, f"layers.{i}.feed_forward.gain") @ p[f"layers.{i}.feed_forward.in"]
+        x = x + np.maximum(inner, 0) @ p[f"layers.{i}.feed_forward.out"]
+    again = norm(x, "final.gain") @ p["embedding"].T / np.sqrt(10)
+    assert np.abs(again - logits).max() < BACKENDS64 * np.abs(logits).max()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("way", ["rope", "rerope", "dape-v2"])
+def test_attention_weights_have_the_dropout_of_the_forward_pass(way, backend):
+    model, _, given = forward_with_weights(way, backend, dropout=0.2)
+    for i, weights in enumerate(given):
+        _, n, _, _, o_rows, _ = model._saved[f"layers.{i}.attention"]
+        mixed = (weights @ values(n.reshape(3, 19, 10), model, i)).swapaxes(1, 2).reshape(-1, 18)
+        assert np.abs(mixed - o_rows).max() < BACKENDS64
+        assert (weights[np.broadcast_to(np.tri(19, dtype=bool), weights.shape)] == 0).any()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_second_step_needs_no_new_buffers(backend):
     model = Transformer(SMALL, seed=1, backend=backend)
@@ -164,6 +224,11 @@ def test_positions_enter_through_the_tables_alone():
         ),
         (lambda m: m.forward(tokens(), tables(8)), r"rotate: cos is float64\(8, 3\), expected float64\(7, r/2\)"),
         (lambda m: m.backward(np.zeros((2, 7, 11))), r"expected forward\(..., keep=True\) before"),
+        (
+            lambda m: m.attention_weights(0),
+            r"attention_weights: nothing kept, expected forward\(..., keep=True\) before",
+        ),
+        (lambda m: m.attention_weights(2), r"attention_weights: layer is 2, expected an integer in \[0, 1\]"),
         (lambda m: Transformer(SMALL, seed=1, backend="cuda"), "unknown backend 'cuda'"),
         (lambda m: Transformer(SMALL, seed=1, dtype=np.float16), "dtype is float16, expected float32 or float64"),
         (lambda m: Transformer(SMALL, seed=-1), "seed is -1"),

@@ -115,6 +115,20 @@ class Attending:
         out, lse = self.ops.attention_forward(q, k, v, bias=bias, window=self.window, **settings, out=out)
         return Saved(out, lse, bias, mixed)
 
+    def weights(self, q: Array, k: Array, weights: Mapping[str, Array], settings: dict[str, Any]) -> Array:
+        """What each query gives to each key, (B, H, T_q, T_k), for the arguments of `forward`.
+
+        Attention is linear in the values: with unit vectors in their place it returns its own weights, whatever turned
+        the queries and keys or was added to the scores.
+        """
+        keys, size = k.shape[2:]
+        given = np.empty((*q.shape[:3], keys), q.dtype)
+        for first in range(0, keys, size):  # as many keys at a time as a value has features
+            units = np.broadcast_to(np.eye(keys, size, -first, dtype=q.dtype), k.shape)
+            out = self.forward(q, k, units, weights, settings, np.empty(q.shape, q.dtype)).out
+            given[..., first : first + size] = out[..., : keys - first]
+        return given
+
     def backward(
         self,
         dout: Array,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refrope.errors import describe
+from refrope.errors import check_integer, describe
 from refrope.nn import dropout as dropout_module
 from refrope.nn.absolute import LearnedPositions
 from refrope.nn.attending import Attending, Rotation, check_positions
@@ -254,6 +254,26 @@ class Transformer:
             dn, x, self.params[f"{p}.gain"], inv_rms, residual=dy, dgain=self.grads[f"{p}.gain"], out=dy
         )
         return dx
+
+    def attention_weights(self, layer: int) -> Array:
+        """What each query gave to each key in a layer, at the last `forward`, if that had ``keep=True``.
+
+        Returns
+        -------
+        (B, H, T, T), dtype of the model, a new array; `Attending.weights` says how. Dropout is in them where it was on.
+
+        Raises
+        ------
+        ValueError
+            No such layer; nothing kept, or a `backward` since then, which reuses the memory.
+        """
+        layer = check_integer("Transformer.attention_weights", "layer", layer, 0, self.config.layers - 1)
+        if not self._saved.get("keep"):
+            raise ValueError("Transformer.attention_weights: nothing kept, expected forward(..., keep=True) before")
+        p = f"layers.{layer}.attention"
+        q, k, _ = self._split_heads(self._saved[p][3], self._saved["batch"])
+        attending: Attending = self._saved["attending"]
+        return attending.weights(q, k, self._bias_weights(self.params, layer), self._attention_settings(p))
 
     def _attention_settings(self, prefix: str) -> dict[str, Any]:
         c = self.config
