@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from refrope.experiment import ExperimentSettings
+from refrope.settings import ExperimentSettings
 
 Row = dict[str, Any]
 Key = tuple[str, str, int, int]  # task, encoding, seed, test length
@@ -134,7 +134,7 @@ def _read_results(path: Path) -> Source:
 
 def _read_sweep(path: Path) -> Source:
     try:
-        from refrope.sweep import load_rows  # type: ignore[import-not-found, unused-ignore]
+        from refrope.sweep import load_rows
     except ImportError:
         raise ValueError(f"report: {path} holds a sweep, which this version of refrope cannot read") from None
     runs = sorted(each.parent for each in path.glob("runs/*/settings.json"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refrope.plots import _pyplot
+from refrope.plots import pyplot
 from refrope.rules.attention import ELSEWHERE, FRONT
 
 _LINES = {"within": {"color": "#0072B2", "linestyle": "-"}, "beyond": {"color": "#D55E00", "linestyle": "--"}}
@@ -25,7 +25,7 @@ def attention_figure(examined: dict[str, Any], train_length: int, path: Path) ->
     path : Path
         Of the PNG.
     """
-    plt = _pyplot()
+    plt = pyplot()
     rows = examined["attention"]
     layers, heads = (1 + max(row[name] for row in rows) for name in ("layer", "head"))
     bars = len(rows)

@@ -151,7 +151,7 @@ def _dask(address: str | None) -> Iterator[Executor | None]:
         raise ValueError("sweep: --dask needs Dask (pip install 'refrope[dask]')") from None
     try:
         arguments = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
-        client = Client(**arguments, timeout="20s")
+        client: Any = Client(**arguments, timeout="20s")  # type: ignore[no-untyped-call, unused-ignore]
     except (OSError, TimeoutError, ValueError) as error:
         raise ValueError(f"sweep: no Dask scheduler at {address}: {error}") from None
     with client:
