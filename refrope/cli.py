@@ -1,6 +1,6 @@
 """The command line: ``refrope posgen | inspect | compare | bench | check | verify``.
 
-Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted.
+Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,7 @@ from refrope.progress import Lines, make_progress
 from refrope.report import prepare_directory, result_table, write_json
 from refrope.settings import PRESETS, ExperimentSettings
 from refrope.settings_options import add_options, settings_of
+from refrope.workers import TERMINATED, Terminated, terminable
 
 COMMANDS = ("posgen", "inspect", "compare", "bench", "check", "verify")
 
@@ -125,7 +127,7 @@ def run_posgen(options: argparse.Namespace) -> int:
         print(f"The results that were in {options.out} are now {earlier.name} there.")
     command = shlex.join(["refrope", *sys.argv[1:]])
     runs: list[dict[str, Any]] = []
-    interrupted = False
+    stopped: KeyboardInterrupt | None = None
     lengths = " and ".join(map(str, settings.test_lengths))
     print(
         f"Preset {settings.preset}: {trainings} training{'s' if trainings > 1 else ''} of "
@@ -138,11 +140,12 @@ def run_posgen(options: argparse.Namespace) -> int:
         else run_side_by_side(settings, [Lines(trainings, i) for i in range(trainings)], processes)
     )
     try:
-        for done, rows in enumerate(finished, start=1):
-            runs += rows
-            write_json(options.out / "results.json", results(settings, runs, command, complete=done == trainings))
-    except KeyboardInterrupt:
-        interrupted = True
+        with terminable(), closing(finished):
+            for done, rows in enumerate(finished, start=1):
+                runs += rows
+                write_json(options.out / "results.json", results(settings, runs, command, complete=done == trainings))
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt
     if runs:
         print("\n" + result_table(runs))
         if settings.yarn == "swap" and any("yarn" in row["encoding"] for row in runs):
@@ -150,13 +153,11 @@ def run_posgen(options: argparse.Namespace) -> int:
         if settings.maps == "swap" and any(row["encoding"] in MAPS for row in runs):
             print("Rows of position maps: RoPE's model, with the map swapped in for the test (--maps swap).")
         print(f"\nWritten: {options.out / 'results.json'}{_figures(runs, settings, options.out)}")
-    if interrupted:
-        print(
-            f"refrope: interrupted; {len(runs)} finished rows are kept" if runs else "refrope: interrupted",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+    if stopped is None:
+        return 0
+    how, status = ("terminated", TERMINATED) if isinstance(stopped, Terminated) else ("interrupted", 130)
+    print(f"refrope: {how}{f'; {len(runs)} finished rows are kept' if runs else ''}", file=sys.stderr)
+    return status
 
 
 def _figures(runs: list[dict[str, Any]], settings: ExperimentSettings, out: Path) -> str:

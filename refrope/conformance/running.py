@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from refrope.workers import end_with_parent
+
 # What may pass between two calls: starting Python, importing torch, working out what the numbers mean.
 _BETWEEN_SECONDS = 120.0
 # What a call may take beyond its limit: the check inside notices most that hang, and says so itself.
@@ -134,7 +136,7 @@ def _work(results: Connection, target: str, encoding: str, options: dict[str, An
         with lock:
             results.send(message)
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     os.dup2(2, 1)  # what compiled code writes to standard output is not to be taken for the report
     sys.path.insert(0, "")
     try:
@@ -150,14 +152,6 @@ def _work(results: Connection, target: str, encoding: str, options: dict[str, An
         send(("end", None))
     except ValueError as error:
         send(("error", str(error)))
-
-
-def _end_with_parent() -> None:
-    """End this process, whatever it is calling, when the one that waits for its answers is gone."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _watched(function: Callable[..., Any], send: Callable[[Any], None]) -> Callable[..., Any]:
