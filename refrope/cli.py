@@ -1,4 +1,4 @@
-"""The command line: ``refrope posgen | inspect | compare | bench | check | verify``.
+"""The command line: ``refrope posgen | sweep | inspect | compare | bench | check | verify``.
 
 Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 terminated.
 """
@@ -23,9 +23,10 @@ from refrope.progress import Lines, make_progress
 from refrope.report import prepare_directory, result_table, write_json
 from refrope.settings import PRESETS, ExperimentSettings
 from refrope.settings_options import add_options, settings_of
+from refrope.sweep import command as sweep_command
 from refrope.workers import TERMINATED, Terminated, terminable
 
-COMMANDS = ("posgen", "inspect", "compare", "bench", "check", "verify")
+COMMANDS = ("posgen", "sweep", "inspect", "compare", "bench", "check", "verify")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"refrope {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_posgen(commands)
+    sweep_command.add_command(commands)
     inspection.add_command(commands)
     compare.add_command(commands)
     bench.add_command(commands)

@@ -130,25 +130,24 @@ def test_rows(
     A row for each encoding that is tested with this model (its own, or one that is swapped in) and each test length.
     """
     names = [name for name in settings.encodings if settings.trained_name(name) == trained]
-    train_settings = settings.train_settings(trained)
-    about = {"task": task, "seed": seed, "preset": settings.preset}
-    about |= {"learning_rate": train_settings.learning_rate, "epochs": train_settings.epochs}
     return [
-        _test(settings, name, trained, model, dataset, seed, length) | about
+        test_row(settings, name, task, seed, trained, model, dataset, length)
         for name in names
         for length in settings.test_lengths
     ]
 
 
-def _test(
+def test_row(
     settings: ExperimentSettings,
     name: str,
+    task: str,
+    seed: int,
     trained: str,
     model: Transformer,
     dataset: posgen.Dataset,
-    seed: int,
     length: int,
 ) -> dict[str, Any]:
+    """One of `test_rows`: the model tested with the encoding `name` at one length."""
     encoding = settings.tested_encoding(name, length)
     accuracy = accuracy_by_position(
         *(model, encoding, dataset, dataset.test[:, :length]),
@@ -157,6 +156,7 @@ def _test(
         seed=seed,
     )
     inside, beyond = split_accuracy(accuracy, dataset.train_length)
+    train_settings = settings.train_settings(trained)
     tables = encoding.cos_sin(np.arange(length)) if isinstance(encoding, RotaryEncoding) else None
     return {
         "encoding": name,
@@ -167,6 +167,8 @@ def _test(
         "id_accuracy": inside,
         "ood_accuracy": beyond,
         "accuracy_by_position": [None if math.isnan(a) else a for a in accuracy.tolist()],
+        **{"task": task, "seed": seed, "preset": settings.preset},
+        **{"learning_rate": train_settings.learning_rate, "epochs": train_settings.epochs},
     }
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
 
 from refrope import kernels, posgen
 from refrope.encodings.yarn import RAMPS
@@ -20,10 +24,20 @@ from refrope.settings import (
     ExperimentSettings,
 )
 
+_LISTS = ("--tasks", "--encodings", "--seeds", "--test-lengths")  # of these one setting has several values anyway
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every field but the training length."""
-    add = parser.add_argument
+
+def add_options(parser: argparse.ArgumentParser, *, grid: bool = False) -> None:
+    """Add an option for every field but the training length.
+
+    With `grid` each takes several values, and `grid_of` all combinations of them.
+    """
+
+    def add(flag: str, **how: Any) -> None:
+        if grid and flag not in _LISTS:
+            how["type"] = partial(_several, flag, how.get("type", str))
+        parser.add_argument(flag, **how)
+
     add("--preset", default="tiny", metavar="NAME", help=f"{', '.join(PRESETS)} (default tiny; see below)")
     add("--tasks", default="cot", metavar="A,B", help=f"{', '.join(posgen.TASKS)}, or all (default cot)")
     add(
@@ -92,7 +106,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"of attention: {' or '.join(SCORES)} by 1 / sqrt(head_dim) (default unscaled, as in T5)",
     )
     add("--rule", default="sum", metavar="NAME", help=f"{', '.join(posgen.RULES)} (default sum)")
-    add("--no-front-token", dest="front_token", action="store_false", help="leave out the token before each sequence")
+    if grid:
+        add(
+            "--front-token",
+            type=_yes_or_no,
+            default=True,
+            metavar="A,B",
+            help="yes, no (default yes): a token before each sequence",
+        )
+    else:
+        add(
+            "--no-front-token",
+            dest="front_token",
+            action="store_false",
+            help="leave out the token before each sequence",
+        )
     add("--train-sequences", type=int, default=10_000, metavar="N", help="default 10000")
     add(
         "--test-sequences",
@@ -102,6 +130,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="for test, and as many for validation; default 1000",
     )
     add("--backend", metavar="NAME", help=f"{' or '.join(BACKENDS)} (default c where the kernels are built)")
+
+
+def _several(flag: str, convert: Callable[[str], Any], text: str) -> tuple[Any, ...]:
+    """The values of an option of a grid."""
+    try:
+        values = tuple(convert(part) for part in comma_list(text))
+    except (ValueError, KeyError):
+        raise ValueError(f"{flag} is {text!r}, which is none of its values") from None
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{flag} is {text!r}, expected at least one value, each once")
+    return values
+
+
+def _yes_or_no(text: str) -> bool:
+    return {"yes": True, "no": False}[text]
+
+
+def grid_of(options: argparse.Namespace) -> list[ExperimentSettings]:
+    """The settings of all combinations of values, checked."""
+    several = {name: value for name, value in vars(options).items() if isinstance(value, tuple)}
+    return [
+        settings_of(argparse.Namespace(**vars(options) | dict(zip(several, values, strict=True))))
+        for values in product(*several.values())
+    ]
 
 
 def settings_of(options: argparse.Namespace) -> ExperimentSettings:

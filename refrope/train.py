@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -149,6 +150,202 @@ def _of_sequences(tables: Rotation, rows: slice) -> Rotation:
     return tables[0][rows], tables[1][rows]
 
 
+@dataclass
+class TrainState:
+    """Where a training is between two steps: all that decides how it goes on, and what it has told so far.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    weights, moment1, moment2 : (number of weights,) of the model's dtype
+    order, draws : dict
+        The state of the bit generators of the order of sequences, before the epoch in work, and of positions.
+    losses : list of float
+        Of the epoch in work.
+    seconds : list of float
+        Of every step.
+    history : History
+        Of the epochs that are done.
+    """
+
+    step: int
+    weights: npt.NDArray[Any]
+    moment1: npt.NDArray[Any]
+    moment2: npt.NDArray[Any]
+    order: dict[str, Any]
+    draws: dict[str, Any]
+    losses: list[float]
+    seconds: list[float]
+    history: History
+
+
+class Training:
+    """A training that can stop after any step, and go on from there in another process with the same bits.
+
+    Parameters
+    ----------
+    model : Transformer
+        Trained in place.
+    encoding : RotaryEncoding, PositionMap, or None where queries and keys do not turn
+    dataset : Dataset
+    settings : TrainSettings
+    seed : int
+        Of the order of the sequences and of dropout.
+
+    Raises
+    ------
+    ValueError
+        Settings that do not fit the model or the encoding.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        encoding: RotaryEncoding | PositionMap | None,
+        dataset: Dataset,
+        settings: TrainSettings,
+        *,
+        seed: int,
+    ) -> None:
+        self.model, self.encoding, self.dataset, self.settings, self.seed = model, encoding, dataset, settings, seed
+        self._batch = inputs_and_targets(
+            dataset.train, front_token=settings.front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k
+        )
+        self._places = settings.positions or TrainPositions()
+        self._places.check(model.config, encoding, self._length)
+        self._tables = rotation_of(encoding, self._length, model.dtype)
+        self.steps_per_epoch = -(-len(dataset.train) // settings.batch_size)
+        self.steps = settings.epochs * self.steps_per_epoch
+        self._schedule = OneCycle(settings.learning_rate, self.steps, settings.warmup)
+        self._optimizer = AdamW(model.flat_params.size, model.dtype, settings.weight_decay)
+        self._frozen = frozen_weights(model, settings.frozen)
+        self._source = bit_source(seed, "order of training sequences")
+        self._draws = bit_source(seed, "positions of training tokens")
+        self._epoch_began: Any = self._source.state  # before the order of the epoch in work was drawn
+        self._losses: list[float] = []
+        self._seconds: list[float] = []
+        self.history = History()
+
+    @property
+    def _length(self) -> int:
+        return int(self._batch.inputs.shape[1])
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self._optimizer.step
+
+    def state(self) -> TrainState:
+        """Where the training is; arrays are those in use, which the next step changes."""
+        optimizer = self._optimizer
+        return TrainState(
+            step=self.step,
+            weights=self.model.flat_params,
+            moment1=optimizer.moment1,
+            moment2=optimizer.moment2,
+            order=self._epoch_began,
+            draws=cast(Any, self._draws.state),
+            losses=self._losses,
+            seconds=self._seconds,
+            history=self.history,
+        )
+
+    def restore(self, state: TrainState) -> None:
+        """Go on from a state that a training of the same kind was in.
+
+        Raises
+        ------
+        ValueError
+            Another number of weights, or more steps than this training has.
+        """
+        if state.weights.shape != self.model.flat_params.shape or not 0 <= state.step <= self.steps:
+            raise ValueError(
+                f"Training.restore: the state has {state.weights.size} weights and {state.step} steps, "
+                f"expected {self.model.flat_params.size} and at most {self.steps}"
+            )
+        self.model.flat_params[...] = state.weights
+        self._optimizer.moment1[...] = state.moment1
+        self._optimizer.moment2[...] = state.moment2
+        self._optimizer.step = state.step
+        self._source.state = self._epoch_began = cast(Any, state.order)
+        self._draws.state = cast(Any, state.draws)
+        self._losses, self._seconds = list(state.losses), list(state.seconds)
+        self.history = copy.deepcopy(state.history)
+
+    def run(
+        self,
+        on_step: Callable[[float], None] = lambda loss: None,
+        on_epoch: Callable[[History], None] = lambda history: None,
+    ) -> History:
+        """Train to the end. Both callables may ask for `state`, and raise to stop.
+
+        Parameters
+        ----------
+        on_step, on_epoch : callables
+            Told the loss of each step, and the history after each epoch. The last step of an epoch and the test after
+            it are one: `on_step` is told of it when both are done.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        FloatingPointError
+            The loss or the weights became NaN or infinite.
+        """
+        while self.step < self.steps:
+            self._epoch_began = self._source.state
+            order = permutation(self._source, len(self.dataset.train))
+            first_step = self.step // self.steps_per_epoch * self.steps_per_epoch
+            for done in range(self.step - first_step, self.steps_per_epoch):
+                start = done * self.settings.batch_size
+                loss = self._one_step(order[start : start + self.settings.batch_size])
+                if done + 1 == self.steps_per_epoch:
+                    self._end_epoch()
+                    on_epoch(self.history)
+                on_step(loss)
+        return self.history
+
+    def _one_step(self, rows: npt.NDArray[np.int64]) -> float:
+        batch, positions, tables = self._batch, None, self._tables
+        began = time.perf_counter()
+        if self.settings.positions is not None:
+            positions = self._places.drawn(self._draws, len(rows), self._length)
+            tables = rotation_of(self.encoding, self._length, self.model.dtype, positions)
+            positions = positions if positions.ndim == 1 else None  # a sequence's own are in the tables alone
+        loss = train_step(
+            *(self.model, self._optimizer, batch.inputs[rows], batch.targets[rows], batch.loss_mask, tables),
+            *self._schedule.at(self.step),
+            positions=positions,
+            dropout_seed=site_seed(self.seed, self.step),
+        )
+        for weight, start in self._frozen:
+            weight[...] = start
+        self._seconds.append(time.perf_counter() - began)
+        self._losses.append(loss)
+        return loss
+
+    def _end_epoch(self) -> None:
+        """Test on the watched validation sequences, and write the epoch into the history."""
+        if not np.isfinite(self.model.flat_params).all():
+            raise FloatingPointError("train: weights became NaN or infinite; try a smaller learning rate")
+        watched = accuracy_by_position(
+            *(self.model, self.encoding, self.dataset, self.dataset.validation[: self.settings.watched]),
+            front_token=self.settings.front_token,
+            places=self.settings.positions,
+            seed=self.seed,
+        )
+        inside, beyond = split_accuracy(watched, self.dataset.train_length)
+        self.history.loss.append(float(np.mean(self._losses)))
+        self.history.id_accuracy.append(inside)
+        self.history.ood_accuracy.append(beyond)
+        self.history.step_seconds = float(np.median(self._seconds))
+        self._losses = []
+        self._epoch_began = self._source.state
+
+
 def train(
     model: Transformer,
     encoding: RotaryEncoding | PositionMap | None,
@@ -180,51 +377,4 @@ def train(
     ValueError
         Settings that do not fit the model or the encoding.
     """
-    batch = inputs_and_targets(
-        dataset.train, front_token=settings.front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k
-    )
-    length = batch.inputs.shape[1]
-    places = settings.positions or TrainPositions()
-    places.check(model.config, encoding, length)
-    tables, positions = rotation_of(encoding, length, model.dtype), None
-    steps_per_epoch = -(-len(dataset.train) // settings.batch_size)
-    schedule = OneCycle(settings.learning_rate, settings.epochs * steps_per_epoch, settings.warmup)
-    optimizer = AdamW(model.flat_params.size, model.dtype, settings.weight_decay)
-    source, draws = bit_source(seed, "order of training sequences"), bit_source(seed, "positions of training tokens")
-    history, seconds, frozen = History(), [], frozen_weights(model, settings.frozen)
-    for _ in range(settings.epochs):
-        losses = []
-        order = permutation(source, len(dataset.train))
-        for first in range(0, len(order), settings.batch_size):
-            rows = order[first : first + settings.batch_size]
-            began = time.perf_counter()
-            if settings.positions is not None:
-                positions = places.drawn(draws, len(rows), length)
-                tables = rotation_of(encoding, length, model.dtype, positions)
-                positions = positions if positions.ndim == 1 else None  # a sequence's own are in the tables alone
-            loss = train_step(
-                *(model, optimizer, batch.inputs[rows], batch.targets[rows], batch.loss_mask, tables),
-                *schedule.at(optimizer.step),
-                positions=positions,
-                dropout_seed=site_seed(seed, optimizer.step),
-            )
-            for weight, start in frozen:
-                weight[...] = start
-            seconds.append(time.perf_counter() - began)
-            losses.append(loss)
-            on_step(loss)
-        if not np.isfinite(model.flat_params).all():
-            raise FloatingPointError("train: weights became NaN or infinite; try a smaller learning rate")
-        watched = accuracy_by_position(
-            *(model, encoding, dataset, dataset.validation[: settings.watched]),
-            front_token=settings.front_token,
-            places=settings.positions,
-            seed=seed,
-        )
-        inside, beyond = split_accuracy(watched, dataset.train_length)
-        history.loss.append(float(np.mean(losses)))
-        history.id_accuracy.append(inside)
-        history.ood_accuracy.append(beyond)
-        history.step_seconds = float(np.median(seconds))
-        on_epoch(history)
-    return history
+    return Training(model, encoding, dataset, settings, seed=seed).run(on_step, on_epoch)

@@ -1,5 +1,6 @@
 """From results to tables, figures and files on disk."""
 
+from refrope.files import write_json
 from refrope.report.tables import (
     LABELS,
     PAPER_LENGTH,
@@ -9,7 +10,6 @@ from refrope.report.tables import (
     parameters,
     prepare_directory,
     result_table,
-    write_json,
 )
 
 __all__ = [

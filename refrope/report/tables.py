@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -75,17 +73,6 @@ def heading(about: dict[str, Any]) -> str:
         f"{about['machine']['cpu']}, {build['threads']} threads; {compiled}\n"
         f"refrope {versions['refrope']}, Python {versions['python']}, NumPy {versions['numpy']}, {versions['blas']}"
     )
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write `value` so that a reader finds either the old file or the whole new one, whenever this is interrupted."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def prepare_directory(path: Path) -> Path | None:

@@ -1,0 +1,103 @@
+"""Files that a reader finds whole or not at all, whatever interrupts the writing of them.
+
+What is written goes to a file of another name first and takes its place when it is on the disk; a rename is atomic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+PART = ".part"  # what the name of a file in work ends with
+
+
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write `data` so that `path` holds either what it held before or all of this, whenever it is interrupted.
+
+    Parameters
+    ----------
+    durable : bool
+        Wait until the disk has it, so that it survives a power cut too.
+
+    Raises
+    ------
+    OSError
+        The disk is full, the directory gone or read-only: `path` is as it was before.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{PART}")  # two processes never share one
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Wait until the disk has the names in a directory, where a system can do that."""
+    if os.name != "posix":
+        return
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def write_json(path: Path, value: dict[str, Any], *, durable: bool = True) -> None:
+    """`write_bytes` of JSON, which may not hold NaN or infinity."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    write_bytes(path, text.encode(), durable=durable)
+
+
+def write_checked_json(path: Path, value: dict[str, Any]) -> None:
+    """`write_json` with a last key "sha256" that `read_checked_json` checks the others by."""
+    write_json(path, value | {"sha256": _digest(value)})
+
+
+def read_checked_json(path: Path) -> dict[str, Any] | None:
+    """What `write_checked_json` wrote, without its checksum.
+
+    Returns
+    -------
+    None where there is no such file.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged: no JSON object, or one that does not have the checksum it names.
+    """
+    try:
+        value: Any = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise ValueError(f"{path} is damaged: {error}") from None
+    found: dict[str, Any] = value if isinstance(value, dict) else {}
+    if found.pop("sha256", None) != _digest(found):
+        raise ValueError(f"{path} is damaged: its contents do not have the checksum that it names")
+    return found
+
+
+def _digest(value: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The same bytes for equal values: keys in order, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def remove_parts(directory: Path) -> None:
+    """Remove what interrupted writing has left in a directory that nobody else writes to."""
+    for path in directory.glob(f"*{PART}"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,193 @@
+"""Who does the runs of a sweep: this process, a pool of processes, or any executor that speaks concurrent.futures.
+
+Runs know nothing of each other and everything is on disk, so a sweep is: submit what is unfinished, look on, and go
+on when a worker was lost. Whatever is interrupted, the next call of `execute` goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from filelock import FileLock, Timeout
+
+from refrope import checkpoint, kernels
+from refrope.sweep import running
+from refrope.sweep.running import Outcome, Stopped, finished, work
+from refrope.sweep.runs import Run
+
+_LOOK = 0.5  # seconds between looks at how far the runs are
+_LOSSES = 3  # of workers in a row without any step done between them, after which nobody tries again
+
+
+class Display(Protocol):
+    """Who is told how a sweep goes on."""
+
+    def look(self, pending: Sequence[Run]) -> None:
+        """Look at the progress of runs that are not done."""
+
+    def done(self, run: Run, outcome: Outcome) -> None:
+        """Tell that a run is done."""
+
+    def say(self, text: str) -> None:
+        """Tell something that people should know."""
+
+
+class Unfinished(NamedTuple):
+    """A run that raised, and what."""
+
+    run: Run
+    error: BaseException
+
+
+def execute(
+    sweep: Path,
+    runs: Sequence[Run],
+    display: Display,
+    *,
+    processes: int = 1,
+    executor: Executor | None = None,
+    every: float = 30.0,
+) -> list[Unfinished]:
+    """Do what is left of the runs.
+
+    Parameters
+    ----------
+    sweep : Path
+        A directory with a sweep.json. Where workers are on other machines, they need it under the same path.
+    processes : int
+        1: in this process, with all its threads; more: as many processes of one thread each.
+    executor : Executor, optional
+        Does the runs instead, one thread each; it is not shut down.
+    every : float
+        Seconds between the checkpoints of a run.
+
+    Returns
+    -------
+    Runs that are not finished because of an error that another attempt may not have: a full disk, a lost worker.
+
+    Raises
+    ------
+    ValueError
+        Another process is at work on this sweep.
+    KeyboardInterrupt
+        Runs in this process or its children have saved where they are.
+    """
+    lock = FileLock(sweep / "lock")
+    try:
+        with lock.acquire(timeout=0):
+            return _execute(sweep, runs, display, processes, executor, every)
+    except Timeout:
+        raise ValueError(f"sweep: another process is at work in {sweep}, expected one at a time") from None
+
+
+def _execute(
+    sweep: Path, runs: Sequence[Run], display: Display, processes: int, executor: Executor | None, every: float
+) -> list[Unfinished]:
+    left: list[Run] = []
+    for run in runs:
+        outcome = finished(sweep, run)
+        if outcome is None:
+            left.append(run)
+        else:
+            display.done(run, outcome)
+    failed: list[Unfinished] = []
+    losses = 0
+    while left:
+        before = _saved_steps(sweep, left)
+        with _executor(processes, executor) as (chosen, threads):
+            do = _work_and_go if isinstance(chosen, ProcessPoolExecutor) and executor is None else work
+            tasks = {chosen.submit(do, sweep, run, every=every, threads=threads): run for run in left}
+            errors = _look_on(tasks, display)
+        lost = [each for each in errors if isinstance(each.error, BrokenExecutor)]
+        failed += [each for each in errors if each not in lost]
+        moved = len(errors) < len(left) or _saved_steps(sweep, left) > before
+        losses = 0 if moved else losses + 1
+        if lost and (executor is not None or losses == _LOSSES):
+            return failed + lost
+        if lost:
+            display.say(f"A worker was lost: {len(lost)} unfinished runs go on from their checkpoints.")
+        left = [each.run for each in lost]
+    return failed
+
+
+def _look_on(tasks: dict[Future[Outcome], Run], display: Display) -> list[Unfinished]:
+    """Wait until all tasks are done or have raised; what they raised."""
+    pending, errors = dict(tasks), []
+    try:
+        while pending:
+            display.look(list(pending.values()))
+            done, _ = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
+            for future in done:
+                run = pending.pop(future)
+                error = future.exception()
+                if error is None:
+                    display.done(run, future.result())
+                else:
+                    errors.append(Unfinished(run, error))
+    finally:
+        for future in pending:
+            future.cancel()
+    return errors
+
+
+def _saved_steps(sweep: Path, runs: Sequence[Run]) -> int:
+    return sum(checkpoint.newest_step(running.directory_of(sweep, run.name)) for run in runs)
+
+
+@contextmanager
+def _executor(processes: int, executor: Executor | None) -> Iterator[tuple[Executor, int | None]]:
+    """Who does the runs, and with how many threads each; when this is interrupted, runs save where they are."""
+    if executor is not None:
+        yield executor, 1
+        return
+    if processes == 1:
+        pool: Executor = ThreadPoolExecutor(1)
+    else:
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), _start)
+    try:
+        yield pool, None
+    except BaseException:
+        running.STOP.set()
+        for process in active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        running.STOP.clear()
+
+
+def _start() -> None:
+    """Make this process a worker: one thread, gone with its parent, and at a signal it saves where its run is."""
+    kernels.set_num_threads(1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: object) -> None:
+    """Save where the run is and go; at once where there is none."""
+    if not running.BUSY.is_set():
+        os._exit(128 + number)
+    running.STOP.set()
+
+
+def _work_and_go(sweep: Path, run: Run, *, every: float, threads: int | None) -> Outcome:
+    """`work` in a process of the pool, which ends when it was told to stop: whoever told it waits for that."""
+    try:
+        return work(sweep, run, every=every, threads=threads)
+    except Stopped:
+        os._exit(128 + signal.SIGTERM)

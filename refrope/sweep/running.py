@@ -1,0 +1,297 @@
+"""One run in its directory: goes on where it was, keeps checkpoints, leaves a result that no interruption changes.
+
+settings.json   what is trained
+checkpoint-*    where it is (the last two), until it is done
+progress.json   how far it is, for whoever looks
+weights.npz     the trained weights
+result.json     rows and curves: the same bytes for the same run, whatever happened on the way; checksum inside
+timing.json     seconds, machine and versions: what may differ
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import platform
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from refrope import __version__, checkpoint, kernels
+from refrope.environment import environment
+from refrope.experiment import Prepared, curves, prepare, test_row
+from refrope.files import read_checked_json, remove_parts, write_bytes, write_checked_json, write_json
+from refrope.sweep.runs import Run, Test
+from refrope.train import History, Training, TrainState
+
+STOP = threading.Event()  # set: every run in this process saves a checkpoint and raises `Stopped`
+BUSY = threading.Event()  # set while a run is in work in this process
+
+
+class Stopped(Exception):
+    """A run was asked to stop; it has saved where it is."""
+
+
+class Outcome(NamedTuple):
+    """What became of a run, beside what is on disk.
+
+    Attributes
+    ----------
+    name : str
+    notes : list of str
+        What people should know: damaged files, a training that began anew.
+    failed : str or None
+        Why there are no numbers: a loss that is no number.
+    """
+
+    name: str
+    notes: list[str]
+    failed: str | None
+
+
+def directory_of(sweep: Path, run_name: str) -> Path:
+    """Where a run's files are."""
+    return sweep / "runs" / run_name
+
+
+def finished(sweep: Path, run: Run) -> Outcome | None:
+    """What became of a run that has nothing left to do; None where it has."""
+    result, _ = _result(directory_of(sweep, run.name))
+    if result is None:
+        return None
+    failed = result.get("failed")
+    keys = {row["key"] for row in result["rows"]}
+    if failed is None and any(test.key() not in keys for test in run.tests()):
+        return None
+    return Outcome(run.name, [], failed)
+
+
+def work(sweep: Path, run: Run, *, every: float = 30.0, threads: int | None = None) -> Outcome:
+    """Do what is left of a run. Two processes that are given the same run do it one after the other.
+
+    Parameters
+    ----------
+    sweep : Path
+        The sweep's directory; the same files for all who work on it.
+    every : float
+        Seconds between checkpoints.
+    threads : int, optional
+        Of the kernels and BLAS in this process; as they are if None. Results do not depend on it.
+
+    Raises
+    ------
+    Stopped
+        `STOP` was set.
+    OSError, MemoryError
+        The disk is full, ...: the run goes on from its last checkpoint when it is started again.
+    """
+    from filelock import FileLock
+
+    if not (sweep / "sweep.json").exists():
+        raise OSError(f"{sweep / 'sweep.json'} is not there on {platform.node()}: all workers need the same directory")
+    if threads is not None:
+        kernels.set_num_threads(threads)
+    directory = directory_of(sweep, run.name)
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / "lock"):
+        done = finished(sweep, run)
+        if done is not None:
+            return done
+        BUSY.set()
+        try:
+            return _Work(directory, run, every).do()
+        finally:
+            BUSY.clear()
+
+
+def _result(directory: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The result of a run if there is a whole one, and what is wrong with it if it is damaged."""
+    try:
+        return read_checked_json(directory / "result.json"), []
+    except ValueError as error:
+        return None, [str(error)]
+
+
+class _Work:
+    """What is left of one run, under its lock."""
+
+    def __init__(self, directory: Path, run: Run, every: float) -> None:
+        self.directory, self.run, self.every = directory, run, every
+        remove_parts(directory)
+        write_json(directory / "settings.json", {"training": run.about(), "settings": asdict(run.settings[0])})
+        self.result, self.notes = _result(directory)
+        self.seconds = 0.0
+
+    def do(self) -> Outcome:
+        prepared = prepare(self.run.settings[0], self.run.task, self.run.seed, self.run.trained)
+        result = self.result or {}
+        if not self._weights(prepared, result.get("weights_sha256")):
+            try:
+                history = self._train(prepared)
+            except FloatingPointError as error:
+                write_checked_json(self.directory / "result.json", self._named() | {"failed": str(error), "rows": []})
+                checkpoint.remove(self.directory)
+                return Outcome(self.run.name, self.notes, str(error))
+            result = {"weights_sha256": digest(prepared.model.flat_params), "curves": curves(history), "rows": []}
+            write_bytes(self.directory / "weights.npz", checkpoint.pack({"weights": prepared.model.flat_params}, {}))
+            self._write_timing(history)
+        rows = {row["key"]: row for row in result["rows"]}
+        for test in self.run.tests():
+            if test.key() not in rows:
+                rows[test.key()] = self._row(prepared, test)
+        result = self._named() | result | {"rows": [rows[key] for key in sorted(rows)]}
+        write_checked_json(self.directory / "result.json", result)
+        checkpoint.remove(self.directory)
+        (self.directory / "progress.json").unlink(missing_ok=True)
+        return Outcome(self.run.name, self.notes, None)
+
+    def _named(self) -> dict[str, Any]:
+        return {"run": self.run.name, "training": self.run.about()}
+
+    def _weights(self, prepared: Prepared, expected: str | None) -> bool:
+        """Put trained weights into the model, if there are those that `expected` is the SHA-256 of."""
+        if expected is None:
+            return False
+        with suppress(OSError, ValueError):
+            arrays, _ = checkpoint.unpack((self.directory / "weights.npz").read_bytes())
+            if digest(arrays["weights"]) == expected:
+                prepared.model.flat_params[...] = arrays["weights"]
+                return True
+        self.notes.append(f"{self.directory / 'weights.npz'} is damaged: the training begins anew")
+        return False
+
+    # ---- training ----
+
+    def _train(self, prepared: Prepared) -> History:
+        training = Training(
+            *(prepared.model, prepared.encoding, prepared.dataset, prepared.train_settings), seed=self.run.seed
+        )
+        self._restore(training)
+        saved = shown = began = time.monotonic()
+        before = self.seconds
+
+        def on_step(loss: float) -> None:
+            nonlocal saved, shown
+            now = time.monotonic()
+            self.seconds = before + now - began
+            if STOP.is_set():
+                self._save(training)
+                raise Stopped(self.run.name)
+            if now - saved >= self.every and training.step < training.steps:
+                self._save(training)
+                saved = time.monotonic()
+            if now - shown >= 1.0:
+                self._show(training, loss)
+                shown = now
+
+        history = training.run(on_step)
+        self.seconds = before + time.monotonic() - began
+        return history
+
+    def _restore(self, training: Training) -> None:
+        found, damaged = checkpoint.load(self.directory)
+        self.notes += damaged
+        if found is None:
+            return
+        if found.about["arithmetic"] != arithmetic():
+            other = _difference(found.about["arithmetic"], arithmetic())
+            self.notes.append(f"{self.run.name}: its checkpoint was made with {other}; the training begins anew")
+            checkpoint.remove(self.directory)
+            return
+        training.restore(state_from(found))
+        self.seconds = found.about["elapsed"]
+
+    def _save(self, training: Training) -> None:
+        arrays, about = state_to(training.state())
+        about |= {"arithmetic": arithmetic(), "elapsed": self.seconds}
+        checkpoint.save(self.directory, training.step, arrays, about)
+
+    def _show(self, training: Training, loss: float) -> None:
+        """Tell how far the training is; a disk that is full must not stop it for that."""
+        history = training.history
+        last = {name: values[-1] for name, values in curves(history).items() if values}
+        with suppress(OSError):
+            write_json(
+                self.directory / "progress.json",
+                {"step": training.step, "steps": training.steps, "loss": loss} | {"epoch": last},
+                durable=False,
+            )
+
+    # ---- results ----
+
+    def _row(self, prepared: Prepared, test: Test) -> dict[str, Any]:
+        run, model, dataset = self.run, prepared.model, prepared.dataset
+        row: dict[str, Any] = test_row(
+            test.settings, test.encoding, run.task, run.seed, run.trained, model, dataset, test.length
+        )
+        return row | {"key": test.key(), "settings": test.settings.flat()}
+
+    def _write_timing(self, history: History) -> None:
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        times = {"date": now, "seconds": self.seconds, "step_seconds": history.step_seconds}
+        write_json(self.directory / "timing.json", times | {"arithmetic": arithmetic()} | environment())
+
+
+def digest(weights: npt.NDArray[Any]) -> str:
+    """SHA-256 of a model's weights."""
+    return hashlib.sha256(weights.tobytes()).hexdigest()
+
+
+# ---- a training's state as arrays and JSON ----
+
+
+def state_to(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arrays and the rest, for `refrope.checkpoint.save`."""
+    arrays = {name: getattr(state, name) for name in ("weights", "moment1", "moment2")}
+    arrays |= {name: np.array(getattr(state, name), np.float64) for name in ("losses", "seconds")}
+    history = asdict(state.history)
+    return arrays, {"step": state.step, "order": state.order, "draws": state.draws, "history": history}
+
+
+def state_from(found: checkpoint.Checkpoint) -> TrainState:
+    """What `state_to` was given."""
+    arrays, about = found.arrays, found.about
+    return TrainState(
+        step=about["step"],
+        weights=arrays["weights"],
+        moment1=arrays["moment1"],
+        moment2=arrays["moment2"],
+        losses=arrays["losses"].tolist(),
+        seconds=arrays["seconds"].tolist(),
+        order=about["order"],
+        draws=about["draws"],
+        history=History(**about["history"]),
+    )
+
+
+def arithmetic() -> dict[str, Any]:
+    """What the bits of a training depend on, beside its settings: a checkpoint goes on under the same only."""
+    about = environment()
+    build = about["machine"]["kernels"]
+    return {
+        "refrope": __version__,
+        "numpy": about["versions"]["numpy"],
+        "blas": about["versions"]["blas"],
+        "blas kernels": _blas_kernels(),
+        "kernels": [build.get(key) for key in ("compiler", "flags", "simd")],
+    }
+
+
+def _blas_kernels() -> list[str]:
+    """The instruction sets that the BLAS libraries in this process have chosen."""
+    from threadpoolctl import threadpool_info
+
+    return sorted({str(library.get("architecture")) for library in threadpool_info() if library["user_api"] == "blas"})
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """What differs, in words."""
+    keys = [key for key in other if one.get(key) != other[key]]
+    return ", ".join(f"{key} {json.dumps(one.get(key))} (now {json.dumps(other[key])})" for key in keys)

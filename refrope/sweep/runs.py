@@ -1,0 +1,121 @@
+"""What a sweep consists of: trainings that differ, each with the tests that its model is asked for.
+
+    ExperimentSettings, ... ──► runs_of ──► Run (task, seed, encoding trained) ──► its directory's name, its tests
+
+Settings that train alike and test otherwise (YaRN's ramp, swapped in) share a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from refrope.encodings import RotaryEncoding
+from refrope.encodings.position_map import PositionMap
+from refrope.files import canonical_json
+from refrope.nn.attending import rotation_of
+from refrope.settings import ExperimentSettings
+
+
+@dataclass(frozen=True)
+class Test:
+    """One row of results: a trained model, tested with an encoding at a length."""
+
+    settings: ExperimentSettings
+    encoding: str
+    length: int
+
+    def key(self) -> str:
+        """The same text for the same test, another one for any other."""
+        tested = self.settings.tested_encoding(self.encoding, self.length)
+        said = {"encoding": self.encoding, "length": self.length, "settings": self.settings.flat()}
+        return canonical_json(said | {"tested_with": described(self.encoding, tested, self.length)}).decode()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a task, a seed and an encoding under the first of `settings`; all of them test its model."""
+
+    settings: tuple[ExperimentSettings, ...]
+    task: str
+    seed: int
+    trained: str
+
+    def about(self) -> dict[str, Any]:
+        """Everything that decides the weights, as JSON has it; nothing that only the tests depend on."""
+        settings = self.settings[0]
+        return {
+            "task": self.task,
+            "seed": self.seed,
+            "trained_with": self.trained,
+            "encoding": described(self.trained, settings.trained_encoding(self.trained), settings.train_length),
+            "model": repr(settings.model(self.trained)),
+            "train": repr(settings.train_settings(self.trained)),
+            "longest_test": settings.longest,  # the watched sequences of the curves are that long
+            **{name: getattr(settings, name) for name in _DATA},
+        }
+
+    @property
+    def name(self) -> str:
+        """What its directory is called: readable, and another one for every other training."""
+        short = re.sub(r"[^A-Za-z0-9.-]+", "-", self.trained).strip("-")
+        return f"{self.task}-{short}-s{self.seed}-{hashlib.sha256(canonical_json(self.about())).hexdigest()[:12]}"
+
+    @property
+    def steps(self) -> int:
+        """How many steps the training takes."""
+        settings = self.settings[0]
+        plan = settings.train_settings(self.trained)
+        return plan.epochs * -(-settings.train_sequences // plan.batch_size)
+
+    def tests(self) -> list[Test]:
+        """Those that are asked of its model, in a fixed order."""
+        return [
+            Test(settings, encoding, length)
+            for settings in self.settings
+            for encoding in settings.encodings
+            if settings.trained_name(encoding) == self.trained
+            for length in settings.test_lengths
+        ]
+
+
+_DATA = ("recipe", "rule", "front_token", "train_sequences", "test_sequences", "train_length", "backend")
+
+
+def described(name: str, encoding: RotaryEncoding | PositionMap | None, length: int) -> str:
+    """An encoding in words that change when it does.
+
+    Ours are told by their parameters. What users bring may be anything: its tables count too.
+    """
+    if encoding is None or ":" not in name:
+        return repr(encoding)
+    sha = hashlib.sha256()
+    rotation: Any = rotation_of(encoding, length, np.float32)
+    for table in _arrays(rotation):
+        sha.update(table.tobytes())
+    return f"{encoding.name} with tables {sha.hexdigest()}"
+
+
+def _arrays(value: Any) -> Iterable[np.ndarray[Any, Any]]:
+    """All arrays in a structure of tuples."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _arrays(part)
+
+
+def runs_of(grid: Iterable[ExperimentSettings]) -> list[Run]:
+    """The different trainings of a grid, seeds outermost: what is finished first is a whole table of one seed."""
+    found: dict[str, Run] = {}
+    for settings in grid:
+        for task, seed, trained in settings.trainings():
+            run = Run((settings,), task, seed, trained)
+            earlier = found.get(run.name)
+            found[run.name] = run if earlier is None else Run((*earlier.settings, settings), task, seed, trained)
+    return sorted(found.values(), key=lambda run: run.seed)
