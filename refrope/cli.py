@@ -6,6 +6,7 @@ Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 term
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shlex
 import sys
@@ -130,6 +131,12 @@ def run_posgen(options: argparse.Namespace) -> int:
     command = shlex.join(["refrope", *sys.argv[1:]])
     runs: list[dict[str, Any]] = []
     stopped: KeyboardInterrupt | None = None
+    rows_in_all = math.prod(map(len, (settings.tasks, settings.seeds, settings.encodings, settings.test_lengths)))
+
+    def save() -> None:
+        complete = len(runs) == rows_in_all
+        write_json(options.out / "results.json", results(settings, runs, command, complete=complete))
+
     lengths = " and ".join(map(str, settings.test_lengths))
     print(
         f"Preset {settings.preset}: {trainings} training{'s' if trainings > 1 else ''} of "
@@ -143,11 +150,13 @@ def run_posgen(options: argparse.Namespace) -> int:
     )
     try:
         with terminable(), closing(finished):
-            for done, rows in enumerate(finished, start=1):
+            for rows in finished:
                 runs += rows
-                write_json(options.out / "results.json", results(settings, runs, command, complete=done == trainings))
+                save()
     except KeyboardInterrupt as interrupt:
         stopped = interrupt
+        if runs:  # the last of them may not be on disk
+            save()
     if runs:
         print("\n" + result_table(runs))
         if settings.yarn == "swap" and any("yarn" in row["encoding"] for row in runs):
