@@ -23,7 +23,7 @@ from refrope.methods import MAPS, listing
 from refrope.progress import Lines, make_progress
 from refrope.report import prepare_directory, result_table, write_json
 from refrope.settings import PRESETS, ExperimentSettings
-from refrope.settings_options import add_options, settings_of
+from refrope.settings_options import OWN, add_options, settings_of
 from refrope.sweep import command as sweep_command
 from refrope.workers import TERMINATED, Terminated, terminable
 
@@ -96,7 +96,9 @@ def _add_posgen(commands: Any) -> None:
         help="train tiny models on 64-token sequences, test them at 256 (the main job)",
         description="Train tiny transformers on PosGen sequences of 64 tokens and test them at 256, with several\n"
         "position encodings, as in Table 1 of the Resonance RoPE paper (arXiv:2403.00071).",
-        epilog=f"presets:\n{presets}\n\nexample:\n  refrope posgen --tasks all --seeds 1,2,3 --out three-seeds",
+        epilog=f"presets:\n{presets}\n\n{OWN}\n\nexamples:\n"
+        "  refrope posgen --tasks all --seeds 1,2,3 --out three-seeds\n"
+        "  refrope posgen --encodings rope,my_rope.py:MyEncoding",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser)
@@ -159,9 +161,10 @@ def run_posgen(options: argparse.Namespace) -> int:
             save()
     if runs:
         print("\n" + result_table(runs))
-        if settings.yarn == "swap" and any("yarn" in row["encoding"] for row in runs):
+        swapped = {row["encoding"] for row in runs if row["encoding"] != row["trained_with"]}
+        if any(name.endswith("yarn") for name in swapped):
             print("YaRN rows: the model of the row without YaRN, with YaRN swapped in for the test (--yarn swap).")
-        if settings.maps == "swap" and any(row["encoding"] in MAPS for row in runs):
+        if swapped & {*MAPS}:
             print("Rows of position maps: RoPE's model, with the map swapped in for the test (--maps swap).")
         print(f"\nWritten: {options.out / 'results.json'}{_figures(runs, settings, options.out)}")
     if stopped is None:

@@ -23,6 +23,7 @@ from refrope.environment import environment
 from refrope.evaluate import accuracy_by_position, split_accuracy
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.transformer import Transformer
+from refrope.own_encodings import is_own, source_digest
 from refrope.settings import ExperimentSettings
 from refrope.train import History, TrainSettings, train
 from refrope.workers import worker_pool
@@ -187,7 +188,10 @@ def results(
     settings: ExperimentSettings, runs: list[dict[str, Any]], command: str, *, complete: bool
 ) -> dict[str, Any]:
     """What results.json holds: the rows, every setting, the versions, and whether all trainings were finished."""
-    derived = {"train": asdict(settings.train_settings()), "model": asdict(settings.plain_model)}
+    derived: dict[str, Any] = {"train": asdict(settings.train_settings()), "model": asdict(settings.plain_model)}
+    own = [name for name in settings.encodings if is_own(name)]
+    if own:
+        derived["sources"] = {name: source_digest(name) for name in own}
     return {
         "command": command,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

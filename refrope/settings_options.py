@@ -27,6 +27,14 @@ from refrope.settings import (
 _LISTS = ("--tasks", "--encodings", "--seeds", "--test-lengths")  # of these one setting has several values anyway
 
 
+OWN = """\
+your own encodings:
+  MODULE:NAME or path/to/file.py:NAME among --encodings stands for a RotaryEncoding or PositionMap: its class, an
+  instance, or a function that returns one. Classes and functions get those of the arguments head_dim, train_length,
+  test_length (in tokens that the model reads), original_length (train_length), factor (their quotient) and encoding
+  (RoPE) that they name. They are trained with themselves and tested in their form for_length of the test."""
+
+
 def add_options(parser: argparse.ArgumentParser, *, grid: bool = False) -> None:
     """Add an option for every field but the training length.
 
@@ -44,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser, *, grid: bool = False) -> None:
         "--encodings",
         default="paper",
         metavar="A,B",
-        help=f"{', '.join(METHODS)}; all; or paper (default), the first four",
+        help=f"{', '.join(METHODS)}; all; or paper (default), the first four; and your own: see below",
     )
     seeds = ",".join(map(str, DEFAULT_SEEDS))
     add("--seeds", default=seeds, metavar="1,2", help=f"of data, weights, order and dropout (default {seeds})")
