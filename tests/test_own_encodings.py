@@ -1,5 +1,6 @@
 """Encodings that users bring to `refrope posgen`, out of real small files."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -228,7 +229,7 @@ def test_tables_figures_and_results_name_them(here, capsys):
     sources = results["settings"]["sources"]
     assert set(sources) == {"other.py:Plain", "mine:yarn", "mine:Plain"}
     assert len(set(sources.values())) == 1
-    assert set(sources.values()) == {__import__("hashlib").sha256(FILE.encode()).hexdigest()}
+    assert set(sources.values()) == {hashlib.sha256(FILE.encode()).hexdigest()}
 
 
 def test_no_row_is_called_swapped_for_its_name(here, capsys):
@@ -241,11 +242,8 @@ def test_labels_methods_and_order_have_a_place_for_them():
     assert label_of("my.module:Turn") == "my.module:Turn"
     assert label_of("yarn") == "YaRN"
     assert label_of("of a later version") == "of a later version"
-    assert method_of("deep/in/my.py:Turn")[:1] + method_of("deep/in/my.py:Turn")[2:] == (
-        "my.py:Turn",
-        "deep/in/my.py",
-        1.0,
-    )
+    method = method_of("deep/in/my.py:Turn")
+    assert (method.label, method.source, method.rate) == ("my.py:Turn", "deep/in/my.py", 1.0)
     assert method_of("t5") == METHODS["t5"]
     with pytest.raises(ValueError, match="method_of: unknown encoding 'yarm'; did you mean 'yarn'"):
         method_of("yarm")
@@ -265,11 +263,12 @@ def test_each_has_a_line_of_its_own_in_figures():
     assert all(styles[i] not in plots.STYLES.values() for i in (1, 2))
 
 
-def test_a_file_does_not_take_the_place_of_a_module_and_is_run_once(here):
+def test_a_file_does_not_take_the_place_of_a_module_and_is_run_once(here, capsys):
     (here / "decimal.py").write_text("import refrope\nprint('run')\nvalue = refrope.RoPE(64)\n")
     before = sys.modules["decimal"]
     assert encoding_of("decimal.py:value", 64, Lengths(5, 9)) is encoding_of("./decimal.py:value", 64, Lengths(5, 9))
     assert sys.modules["decimal"] is before
+    assert capsys.readouterr().out == "run\n"
     assert np.array_equal(encoding_of("decimal.py:value", 64, Lengths(5, 9)).inv_freq, RoPE(64).inv_freq)
 
 
