@@ -56,7 +56,7 @@ def unpack(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         return arrays, json.loads(arrays.pop(_ABOUT).tobytes())
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"no checkpoint: {error}") from None
 
 

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from conftest import BACKENDS
+from threadpoolctl import threadpool_info
 
 import refrope
 from refrope import kernels
@@ -114,6 +117,35 @@ def test_an_error_in_a_part_waits_for_the_others():
         finished = list(done)
         time.sleep(0.1)
         assert done == finished
+    finally:
+        kernels.set_num_threads(before)
+
+
+def _blas_threads():
+    return max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+
+
+def test_parts_run_on_one_blas_thread_whichever_thread_asks():
+    # threadpoolctl 3.8 obeys the first thread that asks, and ignores all others in silence.
+    before = kernels.get_num_threads()
+    kernels.set_num_threads(3)
+    barrier = threading.Barrier(2)
+
+    def task(worker, part):
+        return _blas_threads()
+
+    def parts(_):
+        barrier.wait(10)
+        return kernels.run_parts(task, 2)
+
+    try:
+        assert kernels.run_parts(task, 2) == [1, 1]
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(parts, range(2))) == [[1, 1], [1, 1]]
+        assert _blas_threads() == 3  # as it was, when the last of them is done
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(kernels.set_num_threads, 2).result()
+        assert _blas_threads() == 2
     finally:
         kernels.set_num_threads(before)
 

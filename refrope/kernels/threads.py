@@ -21,7 +21,9 @@ Result = TypeVar("Result")
 
 _num_threads: int | None = None
 _pool: ThreadPoolExecutor | None = None
-_blas_is_single = False
+_blas_users = 0  # blocks of `single_blas_thread` in all threads
+_blas_before: Any = None  # what puts BLAS back as it was before the first of them
+_lock = threading.Lock()  # of the pool and of BLAS: several trainings may run in threads of one process
 _thread = threading.local()  # .whole is True in a thread that works on a part of its own
 
 
@@ -58,10 +60,12 @@ def set_num_threads(n: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"set_num_threads: n is {n!r}, expected a whole number of at least 1")
     _num_threads = n
-    _close_pool()
     controller = _blas_controller()
-    if controller is not None:
-        controller.limit(limits=n, user_api="blas")
+    with _lock:
+        _close_pool()
+        if controller is not None:
+            _take_control()
+            controller.limit(limits=n, user_api="blas")
 
 
 @lru_cache(maxsize=1)
@@ -74,6 +78,18 @@ def _blas_controller() -> Any:
     return ThreadpoolController()
 
 
+def _take_control() -> None:
+    """Let this thread set BLAS's number: threadpoolctl 3.8 takes it from one thread and silently ignores the others.
+
+    It cannot know that ours agree on it, under `_lock`.
+    """
+    import threadpoolctl
+
+    clear = getattr(getattr(threadpoolctl, "OpenBLASController", None), "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)
+
+
 @contextmanager
 def single_blas_thread() -> Iterator[None]:
     """Let NumPy's BLAS use one thread inside the block, and `refrope.kernels.matmul` spread its rows over ours.
@@ -81,22 +97,29 @@ def single_blas_thread() -> Iterator[None]:
     A BLAS's own threads wait for each other by spinning. As soon as another program wants a core, each product takes
     many times as long; our threads sleep while they wait. Without threadpoolctl nothing changes.
     """
-    global _blas_is_single  # noqa: PLW0603
+    global _blas_users, _blas_before  # noqa: PLW0603
     controller = _blas_controller()
-    if controller is None or _blas_is_single:
+    if controller is None:
         yield
         return
-    with controller.limit(limits=1, user_api="blas"):
-        _blas_is_single = True
-        try:
-            yield
-        finally:
-            _blas_is_single = False
+    with _lock:
+        if not _blas_users:
+            _take_control()
+            _blas_before = controller.limit(limits=1, user_api="blas")
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _blas_users -= 1
+            if not _blas_users:
+                _take_control()
+                _blas_before.restore_original_limits()
 
 
 def blas_is_single() -> bool:
-    """True inside `single_blas_thread`."""
-    return _blas_is_single
+    """True while any thread is inside `single_blas_thread`."""
+    return _blas_users > 0
 
 
 def run_ranges(task: Callable[[int, int], int], count: int) -> list[int]:
@@ -151,7 +174,8 @@ def _in_a_part() -> bool:
 
 def _together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     """The results of all tasks, run at the same time; an error of one is raised when none runs any more."""
-    futures = [_get_pool(len(tasks) - 1).submit(task) for task in tasks[1:]]
+    with _lock:  # nobody closes the pool in between
+        futures = [_get_pool(len(tasks) - 1).submit(task) for task in tasks[1:]] if len(tasks) > 1 else []
     try:
         first = tasks[0]()  # the calling thread works too
     finally:
@@ -175,9 +199,9 @@ def _close_pool() -> None:
 
 
 def _forget_pool() -> None:
-    """A forked child has none of its parent's threads: it must not wait for them."""
-    global _pool  # noqa: PLW0603
-    _pool = None
+    """A forked child has none of its parent's threads: it must not wait for them, nor for what they hold."""
+    global _pool, _lock, _blas_users
+    _pool, _lock, _blas_users = None, threading.Lock(), 0
 
 
 if hasattr(os, "register_at_fork"):

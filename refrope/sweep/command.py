@@ -6,7 +6,6 @@ import argparse
 import datetime
 import json
 import shlex
-import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -24,6 +23,7 @@ from refrope.settings_options import add_options, grid_of
 from refrope.sweep.loading import is_sweep, load_rows, load_sweep
 from refrope.sweep.runs import Run, runs_of
 from refrope.sweep.showing import make_display
+from refrope.workers import TERMINATED, Terminated, terminable
 
 NEEDED = "sweep: filelock and threadpoolctl are needed (pip install 'refrope[experiments]')"
 
@@ -80,17 +80,17 @@ def run_sweep(options: argparse.Namespace) -> int:
         raise ValueError(NEEDED) from None
     prepare_sweep(options.out, runs)
     display = make_display(options.out, runs)
-    interrupted, unfinished = False, []
+    interrupted, unfinished = 0, []
     try:
-        with _interruptible(), _dask(options.dask) as executor:
+        with terminable(), _dask(options.dask) as executor:
             unfinished = execute(
                 *(options.out, runs, display),
                 processes=min(processes, len(runs)),
                 executor=executor,
                 every=every,
             )
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as interrupt:
+        interrupted = TERMINATED if isinstance(interrupt, Terminated) else 130
     finally:
         display.close()
     rows = load_rows(options.out)
@@ -103,7 +103,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     again = "the same command goes on where it was"
     if interrupted:
         print(f"refrope: interrupted; {again}", file=sys.stderr)
-        return 130
+        return interrupted
     for each in unfinished:
         print(f"refrope: sweep: {each.run.name} is not finished: {_said(each.error)}; {again}", file=sys.stderr)
     if failed:
@@ -137,20 +137,6 @@ def prepare_sweep(directory: Path, runs: list[Run]) -> None:
         raise ValueError(f"sweep: {directory / 'sweep.json'} is damaged: {error}") from None
     except OSError as error:
         raise ValueError(f"sweep: --out {directory} cannot be written: {error.strerror or error}") from None
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM is an interrupt, too, inside the block."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

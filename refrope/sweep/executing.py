@@ -25,10 +25,11 @@ from typing import NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 
-from refrope import checkpoint, kernels
+from refrope import checkpoint
 from refrope.sweep import running
 from refrope.sweep.running import Outcome, Stopped, finished, work
 from refrope.sweep.runs import Run
+from refrope.workers import start_worker
 
 _LOOK = 0.5  # seconds between looks at how far the runs are
 _LOSSES = 3  # of workers in a row without any step done between them, after which nobody tries again
@@ -173,7 +174,7 @@ def _executor(processes: int, executor: Executor | None) -> Iterator[tuple[Execu
 
 def _start() -> None:
     """Make this process a worker: one thread, gone with its parent, and at a signal it saves where its run is."""
-    kernels.set_num_threads(1)
+    start_worker()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
 

@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from refrope import checkpoint, posgen
+from refrope import posgen
 from refrope.encodings import RotaryEncoding
 from refrope.encodings.position_map import PositionMap
 from refrope.experiment import prepare
 from refrope.files import read_checked_json
 from refrope.nn.transformer import Transformer
 from refrope.settings import ExperimentSettings
-from refrope.sweep.running import digest
+from refrope.sweep.running import saved_weights
 
 
 def is_sweep(directory: Path) -> bool:
@@ -101,8 +101,8 @@ def load_models(directory: Path) -> Iterator[TrainedRun]:
         settings = settings_from(json.loads((run / "settings.json").read_text(encoding="utf-8"))["settings"])
         task, seed, trained = training["task"], training["seed"], training["trained_with"]
         prepared = prepare(settings, task, seed, trained)
-        weights = checkpoint.unpack((run / "weights.npz").read_bytes())[0]["weights"]
-        if digest(weights) != result["weights_sha256"]:
+        weights = saved_weights(run, result)
+        if weights is None:
             raise ValueError(f"{run / 'weights.npz'} is damaged: it does not have the SHA-256 that result.json names")
         prepared.model.flat_params[...] = weights
         yield TrainedRun(run.name, settings, task, seed, trained, prepared.model, prepared.encoding, prepared.dataset)

@@ -62,15 +62,26 @@ def directory_of(sweep: Path, run_name: str) -> Path:
 
 
 def finished(sweep: Path, run: Run) -> Outcome | None:
-    """What became of a run that has nothing left to do; None where it has."""
-    result, _ = _result(directory_of(sweep, run.name))
+    """What became of a run that has nothing left to do; None where it has, be it that its files are damaged."""
+    directory = directory_of(sweep, run.name)
+    result, _ = _result(directory)
     if result is None:
         return None
     failed = result.get("failed")
-    keys = {row["key"] for row in result["rows"]}
-    if failed is None and any(test.key() not in keys for test in run.tests()):
-        return None
+    if failed is None:
+        keys = {row["key"] for row in result["rows"]}
+        if any(test.key() not in keys for test in run.tests()) or saved_weights(directory, result) is None:
+            return None
     return Outcome(run.name, [], failed)
+
+
+def saved_weights(directory: Path, result: dict[str, Any]) -> npt.NDArray[Any] | None:
+    """The trained weights of a run; None where they are not there, or not those that its result names."""
+    with suppress(OSError, ValueError, KeyError):
+        weights = checkpoint.unpack((directory / "weights.npz").read_bytes())[0]["weights"]
+        if digest(weights) == result["weights_sha256"]:
+            return weights
+    return None
 
 
 def work(sweep: Path, run: Run, *, every: float = 30.0, threads: int | None = None) -> Outcome:
@@ -132,7 +143,12 @@ class _Work:
     def do(self) -> Outcome:
         prepared = prepare(self.run.settings[0], self.run.task, self.run.seed, self.run.trained)
         result = self.result or {}
-        if not self._weights(prepared, result.get("weights_sha256")):
+        weights = saved_weights(self.directory, result)
+        if weights is not None:
+            prepared.model.flat_params[...] = weights
+        else:
+            if result:
+                self.notes.append(f"{self.directory / 'weights.npz'} is damaged: the training begins anew")
             try:
                 history = self._train(prepared)
             except FloatingPointError as error:
@@ -154,18 +170,6 @@ class _Work:
 
     def _named(self) -> dict[str, Any]:
         return {"run": self.run.name, "training": self.run.about()}
-
-    def _weights(self, prepared: Prepared, expected: str | None) -> bool:
-        """Put trained weights into the model, if there are those that `expected` is the SHA-256 of."""
-        if expected is None:
-            return False
-        with suppress(OSError, ValueError):
-            arrays, _ = checkpoint.unpack((self.directory / "weights.npz").read_bytes())
-            if digest(arrays["weights"]) == expected:
-                prepared.model.flat_params[...] = arrays["weights"]
-                return True
-        self.notes.append(f"{self.directory / 'weights.npz'} is damaged: the training begins anew")
-        return False
 
     # ---- training ----
 

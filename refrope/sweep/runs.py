@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Test:
     def key(self) -> str:
         """The same text for the same test, another one for any other."""
         tested = self.settings.tested_encoding(self.encoding, self.length)
-        said = {"encoding": self.encoding, "length": self.length, "settings": self.settings.flat()}
+        said = {"encoding": self.encoding, "length": self.length, "settings": _without_defaults(self.settings.flat())}
         return canonical_json(said | {"tested_with": described(self.encoding, tested, self.length)}).decode()
 
 
@@ -54,8 +54,8 @@ class Run:
             "seed": self.seed,
             "trained_with": self.trained,
             "encoding": described(self.trained, settings.trained_encoding(self.trained), settings.train_length),
-            "model": repr(settings.model(self.trained)),
-            "train": repr(settings.train_settings(self.trained)),
+            "model": as_json(settings.model(self.trained)),
+            "train": as_json(settings.train_settings(self.trained)),
             "longest_test": settings.longest,  # the watched sequences of the curves are that long
             **{name: getattr(settings, name) for name in _DATA},
         }
@@ -87,18 +87,34 @@ class Run:
 _DATA = ("recipe", "rule", "front_token", "train_sequences", "test_sequences", "train_length", "backend")
 
 
-def described(name: str, encoding: RotaryEncoding | PositionMap | None, length: int) -> str:
-    """An encoding in words that change when it does.
+def as_json(value: Any) -> Any:
+    """Dataclasses as the names of their class and of their fields; a field that says nothing is left out.
+
+    So a field that a later version adds, None or "none" or 0 where it does nothing, changes the name of no run.
+    """
+    if not is_dataclass(value):
+        return value
+    return {"class": type(value).__name__} | _without_defaults(
+        {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+    )
+
+
+def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value not in (None, False, 0, (), "none")}
+
+
+def described(name: str, encoding: RotaryEncoding | PositionMap | None, length: int) -> Any:
+    """An encoding as JSON that changes when it does.
 
     Ours are told by their parameters. What users bring may be anything: its tables count too.
     """
     if encoding is None or ":" not in name:
-        return repr(encoding)
+        return as_json(encoding)
     sha = hashlib.sha256()
     rotation: Any = rotation_of(encoding, length, np.float32)
     for table in _arrays(rotation):
         sha.update(table.tobytes())
-    return f"{encoding.name} with tables {sha.hexdigest()}"
+    return {"class": type(encoding).__name__, "tables": sha.hexdigest()}
 
 
 def _arrays(value: Any) -> Iterable[np.ndarray[Any, Any]]:
