@@ -1,4 +1,4 @@
-"""The command line: ``refrope posgen | sweep | inspect | compare | bench | check | verify``.
+"""The command line: ``refrope posgen | sweep | export | inspect | compare | bench | check | verify``.
 
 Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 terminated.
 """
@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
-from refrope import __version__, bench, compare, inspection, kernels, verify
+from refrope import __version__, bench, compare, export, inspection, kernels, verify
 from refrope.conformance import command as check_command
 from refrope.errors import check_integer, unknown_name
 from refrope.experiment import results, run, run_side_by_side
@@ -27,7 +27,7 @@ from refrope.settings_options import OWN, add_options, settings_of
 from refrope.sweep import command as sweep_command
 from refrope.workers import TERMINATED, Terminated, terminable
 
-COMMANDS = ("posgen", "sweep", "inspect", "compare", "bench", "check", "verify")
+COMMANDS = ("posgen", "sweep", "export", "inspect", "compare", "bench", "check", "verify")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             said = f"{error.filename}: {error.strerror}"
         print(f"refrope: {said}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("refrope: interrupted", file=sys.stderr)
+        return 130
 
 
 def _unknown(argument: str, options: argparse.Namespace) -> ValueError:
@@ -79,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_posgen(commands)
     sweep_command.add_command(commands)
+    export.add_command(commands)
     inspection.add_command(commands)
     compare.add_command(commands)
     bench.add_command(commands)

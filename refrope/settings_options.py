@@ -170,7 +170,7 @@ def settings_of(options: argparse.Namespace) -> ExperimentSettings:
         preset=options.preset,
         tasks=posgen.TASKS if options.tasks == "all" else tuple(comma_list(options.tasks)),
         encodings=_encodings(options.encodings),
-        seeds=_numbers("--seeds", options.seeds),
+        seeds=numbers_of("posgen", "--seeds", options.seeds),
         epochs=options.epochs,
         learning_rate=options.learning_rate,
         yarn=options.yarn,
@@ -181,7 +181,7 @@ def settings_of(options: argparse.Namespace) -> ExperimentSettings:
         dropout=options.dropout,
         frozen=options.frozen,
         scores=options.scores,
-        test_lengths=_numbers("--test-lengths", options.test_lengths),
+        test_lengths=numbers_of("posgen", "--test-lengths", options.test_lengths),
         recipe=options.recipe,
         rule=options.rule,
         front_token=options.front_token,
@@ -191,11 +191,12 @@ def settings_of(options: argparse.Namespace) -> ExperimentSettings:
     )
 
 
-def _numbers(option: str, text: str) -> tuple[int, ...]:
+def numbers_of(command: str, option: str, text: str) -> tuple[int, ...]:
+    """The whole numbers in "1,2,3", or an error of the command that names the option."""
     try:
         return tuple(int(part) for part in comma_list(text))
     except ValueError:
-        raise ValueError(f"posgen: {option} is {text!r}, expected whole numbers such as 1,2,3") from None
+        raise ValueError(f"{command}: {option} is {text!r}, expected whole numbers such as 1,2,3") from None
 
 
 def _encodings(text: str) -> tuple[str, ...]:
