@@ -1,19 +1,21 @@
-"""The command line: ``refrope posgen | sweep | report | rules | inspect | compare | bench | check | verify``.
+"""The command line: ``refrope posgen | sweep | report | rules | export | inspect | compare | bench | check | verify``.
 
-Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted.
+Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
-from refrope import __version__, bench, compare, inspection, kernels, verify
+from refrope import __version__, bench, compare, export, inspection, kernels, verify
 from refrope.conformance import command as check_command
 from refrope.errors import check_integer, unknown_name
 from refrope.experiment import results, run, run_side_by_side
@@ -23,10 +25,11 @@ from refrope.report import command as report_command
 from refrope.report import prepare_directory, result_table, write_json
 from refrope.rules import command as rules_command
 from refrope.settings import PRESETS, ExperimentSettings
-from refrope.settings_options import add_options, settings_of
+from refrope.settings_options import OWN, add_options, settings_of
 from refrope.sweep import command as sweep_command
+from refrope.workers import TERMINATED, Terminated, terminable
 
-COMMANDS = ("posgen", "sweep", "report", "rules", "inspect", "compare", "bench", "check", "verify")
+COMMANDS = ("posgen", "sweep", "report", "rules", "export", "inspect", "compare", "bench", "check", "verify")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             said = f"{error.filename}: {error.strerror}"
         print(f"refrope: {said}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("refrope: interrupted", file=sys.stderr)
+        return 130
 
 
 def _unknown(argument: str, options: argparse.Namespace) -> ValueError:
@@ -80,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     sweep_command.add_command(commands)
     report_command.add_command(commands)
     rules_command.add_command(commands)
+    export.add_command(commands)
     inspection.add_command(commands)
     compare.add_command(commands)
     bench.add_command(commands)
@@ -97,7 +104,9 @@ def _add_posgen(commands: Any) -> None:
         help="train tiny models on 64-token sequences, test them at 256 (the main job)",
         description="Train tiny transformers on PosGen sequences of 64 tokens and test them at 256, with several\n"
         "position encodings, as in Table 1 of the Resonance RoPE paper (arXiv:2403.00071).",
-        epilog=f"presets:\n{presets}\n\nexample:\n  refrope posgen --tasks all --seeds 1,2,3 --out three-seeds",
+        epilog=f"presets:\n{presets}\n\n{OWN}\n\nexamples:\n"
+        "  refrope posgen --tasks all --seeds 1,2,3 --out three-seeds\n"
+        "  refrope posgen --encodings rope,my_rope.py:MyEncoding",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser)
@@ -131,7 +140,13 @@ def run_posgen(options: argparse.Namespace) -> int:
         print(f"The results that were in {options.out} are now {earlier.name} there.")
     command = shlex.join(["refrope", *sys.argv[1:]])
     runs: list[dict[str, Any]] = []
-    interrupted = False
+    stopped: KeyboardInterrupt | None = None
+    rows_in_all = math.prod(map(len, (settings.tasks, settings.seeds, settings.encodings, settings.test_lengths)))
+
+    def save() -> None:
+        complete = len(runs) == rows_in_all
+        write_json(options.out / "results.json", results(settings, runs, command, complete=complete))
+
     lengths = " and ".join(map(str, settings.test_lengths))
     print(
         f"Preset {settings.preset}: {trainings} training{'s' if trainings > 1 else ''} of "
@@ -144,25 +159,27 @@ def run_posgen(options: argparse.Namespace) -> int:
         else run_side_by_side(settings, [Lines(trainings, i) for i in range(trainings)], processes)
     )
     try:
-        for done, rows in enumerate(finished, start=1):
-            runs += rows
-            write_json(options.out / "results.json", results(settings, runs, command, complete=done == trainings))
-    except KeyboardInterrupt:
-        interrupted = True
+        with terminable(), closing(finished):
+            for rows in finished:
+                runs += rows
+                save()
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt
+        if runs:  # the last of them may not be on disk
+            save()
     if runs:
         print("\n" + result_table(runs))
-        if settings.yarn == "swap" and any("yarn" in row["encoding"] for row in runs):
+        swapped = {row["encoding"] for row in runs if row["encoding"] != row["trained_with"]}
+        if any(name.endswith("yarn") for name in swapped):
             print("YaRN rows: the model of the row without YaRN, with YaRN swapped in for the test (--yarn swap).")
-        if settings.maps == "swap" and any(row["encoding"] in MAPS for row in runs):
+        if swapped & {*MAPS}:
             print("Rows of position maps: RoPE's model, with the map swapped in for the test (--maps swap).")
         print(f"\nWritten: {options.out / 'results.json'}{_figures(runs, settings, options.out)}")
-    if interrupted:
-        print(
-            f"refrope: interrupted; {len(runs)} finished rows are kept" if runs else "refrope: interrupted",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+    if stopped is None:
+        return 0
+    how, status = ("terminated", TERMINATED) if isinstance(stopped, Terminated) else ("interrupted", 130)
+    print(f"refrope: {how}{f'; {len(runs)} finished rows are kept' if runs else ''}", file=sys.stderr)
+    return status
 
 
 def _figures(runs: list[dict[str, Any]], settings: ExperimentSettings, out: Path) -> str:

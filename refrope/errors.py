@@ -68,6 +68,16 @@ def check_numbers(
     )
 
 
+def in_a_line(error: BaseException) -> str:
+    """An exception's class and the first line of what it says, whatever its text is."""
+    try:
+        text = str(error).strip()
+    except Exception:
+        text = ""
+    line = text.splitlines()[0][:200].rstrip(".") if text else ""
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
 def comma_list(text: str) -> list[str]:
     """The parts of "a,b,c", as options of the command line give them."""
     return [part.strip() for part in text.split(",") if part.strip()]

@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import datetime
 import math
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Generator, Sequence
 from dataclasses import asdict
-from multiprocessing import active_children, get_context
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from refrope import kernels, posgen
+from refrope import posgen
 from refrope.encodings import RotaryEncoding
 from refrope.encodings.position_map import PositionMap
 from refrope.environment import environment
 from refrope.evaluate import accuracy_by_position, split_accuracy
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.transformer import Transformer
+from refrope.own_encodings import is_own, source_digest
 from refrope.settings import ExperimentSettings
 from refrope.train import History, TrainSettings, train
+from refrope.workers import worker_pool
 
 
 class Progress(Protocol):
@@ -46,7 +45,7 @@ class Progress(Protocol):
         """Tell that a training is done and tested."""
 
 
-def run(settings: ExperimentSettings, progress: Progress) -> Iterator[list[dict[str, Any]]]:
+def run(settings: ExperimentSettings, progress: Progress) -> Generator[list[dict[str, Any]], None, None]:
     """Run the experiment; after each training yield its rows, as they stand in results.json."""
     for task, seed, trained in settings.trainings():
         yield train_and_test(settings, task, seed, trained, progress)
@@ -54,29 +53,20 @@ def run(settings: ExperimentSettings, progress: Progress) -> Iterator[list[dict[
 
 def run_side_by_side(
     settings: ExperimentSettings, progresses: Sequence[Progress], processes: int
-) -> Iterator[list[dict[str, Any]]]:
+) -> Generator[list[dict[str, Any]], None, None]:
     """`run` with so many processes at a time, each with one thread: the same rows in the same order.
+
+    Whoever stops listening (an exception, `close`) ends the trainings that go on.
 
     Parameters
     ----------
     progresses : one for each training, which can be pickled
     """
-    with ProcessPoolExecutor(processes, get_context("spawn"), _start_process) as pool:
+    with worker_pool(processes) as pool:
         trainings = zip(settings.trainings(), progresses, strict=True)
         futures = [pool.submit(train_and_test, settings, *training, progress) for training, progress in trainings]
-        try:
-            for future in futures:
-                yield future.result()
-        except BaseException:  # an interrupt, too: nobody waits for the other trainings
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in active_children():
-                process.terminate()
-            raise
-
-
-def _start_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all processes; one of them reports it
-    kernels.set_num_threads(1)
+        for future in futures:
+            yield future.result()
 
 
 class Prepared(NamedTuple):
@@ -198,7 +188,10 @@ def results(
     settings: ExperimentSettings, runs: list[dict[str, Any]], command: str, *, complete: bool
 ) -> dict[str, Any]:
     """What results.json holds: the rows, every setting, the versions, and whether all trainings were finished."""
-    derived = {"train": asdict(settings.train_settings()), "model": asdict(settings.plain_model)}
+    derived: dict[str, Any] = {"train": asdict(settings.train_settings()), "model": asdict(settings.plain_model)}
+    own = [name for name in settings.encodings if is_own(name)]
+    if own:
+        derived["sources"] = {name: source_digest(name) for name in own}
     return {
         "command": command,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

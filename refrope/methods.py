@@ -18,6 +18,7 @@ from refrope.nn.biases import ALiBi, Bias, Kerple, T5Bias
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.dape import DAPE
 from refrope.nn.fire import FIRE
+from refrope.own_encodings import is_own, own_encoding, own_label
 
 
 class Method(NamedTuple):
@@ -88,6 +89,30 @@ MAPS = ("rerope", "leaky-rerope", "self-extend", "dca", "string")
 WINDOW = 8  # keys; PosGen's cot and recursive need the last four tokens
 
 
+def method_of(name: str, function: str = "method_of") -> Method:
+    """What a name stands for: one of `METHODS`, or what a user brings (see `refrope.own_encodings`).
+
+    Raises
+    ------
+    ValueError
+        Another name; errors begin with `function`.
+    """
+    if is_own(name):
+        return Method(own_label(name), "an encoding of your own", name.rpartition(":")[0])
+    check_name(function, "encoding", name, METHODS)
+    return METHODS[name]
+
+
+def label_of(name: str) -> str:
+    """What a method is called in tables and figures; a name that nobody knows is its own label."""
+    return method_of(name).label if is_own(name) or name in METHODS else name
+
+
+def order_of(name: str) -> int:
+    """A key to sort methods by: as in `METHODS`, and others behind them."""
+    return list(METHODS).index(name) if name in METHODS else len(METHODS)
+
+
 class Lengths(NamedTuple):
     """Tokens that a model reads in training and in a test, the front token counted."""
 
@@ -102,7 +127,7 @@ def encoding_of(
 
     Parameters
     ----------
-    name : one of `METHODS`
+    name : one of `METHODS`, or where to find one of your own
     head_dim : int
     lengths : Lengths
         L and L': maps are made so that no distance of the test has an effective one of L or more, where they can.
@@ -112,8 +137,10 @@ def encoding_of(
     Raises
     ------
     ValueError
-        Another name; lengths for which a map would do nothing.
+        Another name; lengths for which a map would do nothing; what `refrope.own_encodings.own_encoding` raises.
     """
+    if is_own(name):
+        return own_encoding(name, head_dim, *lengths)
     check_name("encoding_of", "encoding", name, METHODS)
     plain: RotaryEncoding = RoPE(head_dim)
     train, test = lengths
@@ -153,7 +180,7 @@ def configuration_of(name: str, config: TransformerConfig, train: int, longest: 
 
     Parameters
     ----------
-    name : one of `METHODS`
+    name : one of `METHODS`, or where to find one of your own, which adds nothing
     config : TransformerConfig
     train, longest : int
         Tokens of a training sequence, and of the longest one that the model will ever read.
@@ -163,7 +190,7 @@ def configuration_of(name: str, config: TransformerConfig, train: int, longest: 
     ValueError
         Another name.
     """
-    check_name("configuration_of", "encoding", name, METHODS)
+    method_of(name, "configuration_of")
     biases: dict[str, Bias | DAPE] = {
         "t5": T5Bias(deviation=config.d_model**-0.5),
         "alibi": ALiBi(),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from refrope.encodings import Resonance, RotaryEncoding
+from refrope.methods import label_of, order_of
 from refrope.report import LABELS
 
 # Plain encodings dashed, Resonance solid; one colour for RoPE, one for YaRN (both told apart by the colour-blind).
@@ -55,7 +56,7 @@ def _of(runs: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
 def _names(runs: list[dict[str, Any]], key: str) -> list[str]:
     """The different values of `key`; encodings in the order of the paper's table."""
     found = list(dict.fromkeys(run[key] for run in runs))
-    return sorted(found, key=list(LABELS).index) if set(found) <= set(LABELS) else found
+    return sorted(found, key=order_of)  # what it does not know stays in the order in which it came
 
 
 def running_mean(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -75,7 +76,7 @@ def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Pa
     """
     plt = pyplot()
     runs = _of(runs, test_length=max(run["test_length"] for run in runs))
-    tasks = _names(runs, "task")
+    tasks, styles = _names(runs, "task"), styles_of(_names(runs, "encoding"))
     figure, panels = plt.subplots(1, len(tasks), figsize=(2.2 + 5.2 * len(tasks), 4.2), sharey=True, squeeze=False)
     for task, axes in zip(tasks, panels[0], strict=True):
         for name in _names(_of(runs, task=task), "encoding"):
@@ -84,7 +85,7 @@ def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Pa
                 for run in _of(runs, task=task, encoding=name)
             ]
             mean = running_mean(np.mean(lines, axis=0))
-            axes.plot(mean, label=LABELS[name], linewidth=1.8, **STYLES[name])
+            axes.plot(mean, label=label_of(name), linewidth=1.8, **styles[name])
         axes.axvspan(0, train_length, color="0.92", zorder=0)
         axes.axvline(train_length, color="0.3", linewidth=1)
         axes.annotate(
@@ -110,6 +111,7 @@ def training_curves(runs: list[dict[str, Any]], path: Path) -> None:
     """Training loss, and validation accuracy in and out of distribution, after each epoch, for each trained model."""
     plt = pyplot()
     tasks = _names(runs, "task")
+    styles = styles_of(_names(runs, "trained_with"))
     measures = {"loss": "training loss (nats)", "id_accuracy": "ID accuracy", "ood_accuracy": "OOD accuracy"}
     figure, panels = plt.subplots(len(tasks), 3, figsize=(12, 0.6 + 3.0 * len(tasks)), squeeze=False)
     for task, row in zip(tasks, panels, strict=True):
@@ -118,11 +120,10 @@ def training_curves(runs: list[dict[str, Any]], path: Path) -> None:
                 curves = np.array(
                     [run["curves"][measure] for run in _one_a_training(_of(runs, task=task, trained_with=trained))]
                 )
+                style = styles[trained]
                 epochs = np.arange(1, curves.shape[1] + 1)
-                axes.plot(epochs, curves.T, linewidth=0.7, alpha=0.4 if len(curves) > 1 else 0, **STYLES[trained])
-                axes.plot(
-                    epochs, curves.mean(axis=0), marker="o", markersize=3, label=LABELS[trained], **STYLES[trained]
-                )
+                axes.plot(epochs, curves.T, linewidth=0.7, alpha=0.4 if len(curves) > 1 else 0, **style)
+                axes.plot(epochs, curves.mean(axis=0), marker="o", markersize=3, label=label_of(trained), **style)
             axes.set(title=f"{task}: {label}", xlabel="epoch", ylim=(0, None if measure == "loss" else 1.02))
             axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0][0].legend(frameon=False)

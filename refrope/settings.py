@@ -15,9 +15,11 @@ from refrope.encodings import RotaryEncoding, YaRN
 from refrope.encodings.position_map import PositionMap
 from refrope.encodings.yarn import RAMPS
 from refrope.errors import check_integer, check_name, check_number
-from refrope.methods import MAPS, METHODS, PAPER, Lengths, configuration_of, encoding_of
+from refrope.methods import MAPS, PAPER, Lengths, configuration_of, encoding_of, method_of
 from refrope.nn.backends import BACKENDS
 from refrope.nn.configuration import TransformerConfig
+from refrope.own_encodings import check_own, is_own
+from refrope.randomness import bit_source
 from refrope.train import TrainSettings
 from refrope.train_positions import PoSE, RandomPositions, TrainPositions
 
@@ -68,7 +70,10 @@ class ExperimentSettings:
     Parameters
     ----------
     preset : {"tiny", "small", "paper"}
-    tasks, encodings : names out of `refrope.posgen.TASKS` and `refrope.methods.METHODS`
+    tasks : names out of `refrope.posgen.TASKS`
+    encodings : names out of `refrope.methods.METHODS`, or of what you bring yourself
+        ``module:name`` or ``path/to/file.py:name``: see `refrope.own_encodings`. These are trained with themselves,
+        whatever `yarn` and `maps` say.
     seeds : ints >= 0
         Of the data, the weights, the order of the sequences and dropout.
     epochs : int, optional; the preset's if None
@@ -166,7 +171,7 @@ class ExperimentSettings:
         for task in self.tasks:
             check_name("posgen", "task", task, posgen.TASKS)
         for encoding in self.encodings:
-            check_name("posgen", "encoding", encoding, METHODS)
+            method_of(encoding, "posgen")
         for seed in self.seeds:
             check_integer("posgen", "seed", seed, 0)
         for name in ("train_sequences", "test_sequences"):
@@ -177,12 +182,24 @@ class ExperimentSettings:
         places, length = self.train_settings().positions or TrainPositions(), self._read(self.train_length)
         for name in self.encodings:  # these have checks of their own
             places.check(self.model(trained := self.trained_name(name)), self.trained_encoding(trained), length)
+            if is_own(name):
+                self._check_own(name)
         self.dataset(self.tasks[0], self.seeds[0], count_only=True)
+
+    def _check_own(self, name: str) -> None:
+        """Raise for an encoding that would fail later, in training or in a test."""
+        places = self._positions() or TrainPositions()
+        length, trained = self._read(self.train_length), self.trained_encoding(name)
+        drawn = None if self.positions == "consecutive" else places.drawn(bit_source(0, "check"), 2, length)
+        check_own(name, trained, length, drawn)
+        for test_length in self.test_lengths:
+            length = self._read(test_length)
+            check_own(name, self.tested_encoding(name, test_length), length, places.tested(self.seeds[0], length))
 
     def train_settings(self, trained: str = "rope") -> TrainSettings:
         """The preset's for a method, with what was asked for instead."""
         preset = PRESETS[self.preset].train
-        preset = replace(preset, learning_rate=preset.learning_rate * METHODS[trained].rate)
+        preset = replace(preset, learning_rate=preset.learning_rate * method_of(trained).rate)
         asked: dict[str, Any] = {
             "epochs": self.epochs,
             "learning_rate": self.learning_rate,
@@ -256,6 +273,8 @@ class ExperimentSettings:
 
     def trained_name(self, name: str) -> str:
         """The method that the row `name` is trained with: RoPE where YaRN or a position map is swapped in."""
+        if is_own(name):
+            return name
         if name in MAPS and self.maps == "swap":
             return "rope"
         return name.replace("yarn", "rope") if self.yarn == "swap" else name

@@ -27,6 +27,14 @@ from refrope.settings import (
 _LISTS = ("--tasks", "--encodings", "--seeds", "--test-lengths")  # of these one setting has several values anyway
 
 
+OWN = """\
+your own encodings:
+  MODULE:NAME or path/to/file.py:NAME among --encodings stands for a RotaryEncoding or PositionMap: its class, an
+  instance, or a function that returns one. Classes and functions get those of the arguments head_dim, train_length,
+  test_length (in tokens that the model reads), original_length (train_length), factor (their quotient) and encoding
+  (RoPE) that they name. They are trained with themselves and tested in their form for_length of the test."""
+
+
 def add_options(parser: argparse.ArgumentParser, *, grid: bool = False) -> None:
     """Add an option for every field but the training length.
 
@@ -44,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser, *, grid: bool = False) -> None:
         "--encodings",
         default="paper",
         metavar="A,B",
-        help=f"{', '.join(METHODS)}; all; or paper (default), the first four",
+        help=f"{', '.join(METHODS)}; all; or paper (default), the first four; and your own: see below",
     )
     seeds = ",".join(map(str, DEFAULT_SEEDS))
     add("--seeds", default=seeds, metavar="1,2", help=f"of data, weights, order and dropout (default {seeds})")
@@ -162,7 +170,7 @@ def settings_of(options: argparse.Namespace) -> ExperimentSettings:
         preset=options.preset,
         tasks=posgen.TASKS if options.tasks == "all" else tuple(comma_list(options.tasks)),
         encodings=_encodings(options.encodings),
-        seeds=_numbers("--seeds", options.seeds),
+        seeds=numbers_of("posgen", "--seeds", options.seeds),
         epochs=options.epochs,
         learning_rate=options.learning_rate,
         yarn=options.yarn,
@@ -173,7 +181,7 @@ def settings_of(options: argparse.Namespace) -> ExperimentSettings:
         dropout=options.dropout,
         frozen=options.frozen,
         scores=options.scores,
-        test_lengths=_numbers("--test-lengths", options.test_lengths),
+        test_lengths=numbers_of("posgen", "--test-lengths", options.test_lengths),
         recipe=options.recipe,
         rule=options.rule,
         front_token=options.front_token,
@@ -183,11 +191,12 @@ def settings_of(options: argparse.Namespace) -> ExperimentSettings:
     )
 
 
-def _numbers(option: str, text: str) -> tuple[int, ...]:
+def numbers_of(command: str, option: str, text: str) -> tuple[int, ...]:
+    """The whole numbers in "1,2,3", or an error of the command that names the option."""
     try:
         return tuple(int(part) for part in comma_list(text))
     except ValueError:
-        raise ValueError(f"posgen: {option} is {text!r}, expected whole numbers such as 1,2,3") from None
+        raise ValueError(f"{command}: {option} is {text!r}, expected whole numbers such as 1,2,3") from None
 
 
 def _encodings(text: str) -> tuple[str, ...]:

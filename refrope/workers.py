@@ -95,6 +95,7 @@ class _Pool(ProcessPoolExecutor):
     def submit(
         self, function: Callable[Parameters, Result], /, *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Future[Result]:
+        """As a pool does, with Ctrl-C held back while it may start a worker."""
         with _ctrl_c_held_back():
             return super().submit(function, *args, **kwargs)
 

@@ -218,7 +218,16 @@ def test_inspect_shows_the_nine_pre_critical_pairs(capsys):
     assert "Attention factor 1.13863" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [[], ["posgen"], ["inspect"], ["compare"], ["bench"]])
+def test_ctrl_c_in_any_command_is_one_line_and_status_130(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("refrope.export.export", interrupt)
+    assert cli.main(["export", "nowhere"]) == 130
+    assert capsys.readouterr().err == "refrope: interrupted\n"
+
+
+@pytest.mark.parametrize("command", [[], ["posgen"], ["export"], ["inspect"], ["compare"], ["bench"]])
 def test_help_is_there(command):
     done = run(*command, "--help")
     assert done.returncode == 0

@@ -140,7 +140,7 @@ def test_all_vectors_of_a_variant_run_through_a_factory(here, capsys):
         (["nowhere:f", "--encoding", "rope"], "nowhere cannot be imported: ModuleNotFoundError"),
         (["mine:g", "--encoding", "rope"], "mine has no g"),
         (["mine:number", "--encoding", "rope"], "mine:number is not a function"),
-        (["mine", "--encoding", "rope"], "target is 'mine', expected MODULE:FUNCTION"),
+        (["mine", "--encoding", "rope"], "target is 'mine', expected MODULE:NAME or FILE.py:NAME"),
         (["none.py:f", "--encoding", "rope"], "none.py cannot be imported"),
         (["mine:good"], "expected either --encoding or --vectors"),
         (["mine:good", "--encoding", "rop"], "unknown encoding 'rop'"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refrope.errors import describe
+from refrope.errors import describe, in_a_line
 
 ARRAYS = ("numpy", "torch", "jax", "mlx")
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -108,7 +108,7 @@ class Caller:
         if isinstance(outcome[0], CallError):
             raise outcome[0]
         if isinstance(outcome[0], BaseException):
-            raise CallError("raises", _said(outcome[0]))
+            raise CallError("raises", in_a_line(outcome[0]))
         result: list[npt.NDArray[Any]] = outcome[0]
         return result
 
@@ -128,16 +128,6 @@ class Caller:
             if not np.array_equal(as_numpy(argument), was, equal_nan=True):
                 self.problems.setdefault("mutates", f"it changes its {('first', 'second')[number]} argument in place")
         return parts
-
-
-def _said(error: BaseException) -> str:
-    """An exception in a line, whatever its text is."""
-    try:
-        text = str(error).strip()
-    except Exception:
-        text = ""
-    line = text.splitlines()[0][:200].rstrip(".") if text else ""
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def _dtype_name(value: Any, array: npt.NDArray[Any]) -> str:

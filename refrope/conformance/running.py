@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from refrope.importing import find
+from refrope.workers import end_with_parent
 
 # What may pass between two calls: starting Python, importing torch, working out what the numbers mean.
 _BETWEEN_SECONDS = 120.0
@@ -30,40 +29,19 @@ class Outcome(NamedTuple):
     report: dict[str, Any]
 
 
-def find(target: str) -> Callable[..., Any]:
+def find_function(target: str) -> Callable[..., Any]:
     """The function that ``package.module:name`` or ``path/to/file.py:name`` names.
 
     Raises
     ------
     ValueError
-        No such module or name, or a module that raises when it is imported.
+        No such module or name, a module that raises when it is imported, or something that cannot be called.
     """
-    place, colon, name = target.rpartition(":")
-    if not colon or not place or not name:
-        raise ValueError(f"check: target is {target!r}, expected MODULE:FUNCTION or FILE.py:FUNCTION")
-    try:
-        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except Exception as error:  # whatever an import raises is the answer
-        raise ValueError(f"check: {place} cannot be imported: {type(error).__name__}: {error}") from None
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"check: {place} has no {name}")
-        found = getattr(found, part)
+    found = find("check", target)
     if not callable(found):
         raise ValueError(f"check: {target} is not a function")
     result: Callable[..., Any] = found
     return result
-
-
-def _from_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def check_apart(target: str, encoding: str, options: Mapping[str, Any]) -> list[Outcome]:
@@ -79,7 +57,7 @@ def check_apart(target: str, encoding: str, options: Mapping[str, Any]) -> list[
     Raises
     ------
     ValueError
-        What `find` and `check` raise.
+        What `find_function` and `check` raise.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -134,11 +112,10 @@ def _work(results: Connection, target: str, encoding: str, options: dict[str, An
         with lock:
             results.send(message)
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     os.dup2(2, 1)  # what compiled code writes to standard output is not to be taken for the report
-    sys.path.insert(0, "")
     try:
-        found = find(target)
+        found = find_function(target)
         names = options.pop("vectors", None)
         if names is not None:
             made = functools.wraps(found)(lambda parameters: _watched(found(parameters), send))
@@ -150,14 +127,6 @@ def _work(results: Connection, target: str, encoding: str, options: dict[str, An
         send(("end", None))
     except ValueError as error:
         send(("error", str(error)))
-
-
-def _end_with_parent() -> None:
-    """End this process, whatever it is calling, when the one that waits for its answers is gone."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _watched(function: Callable[..., Any], send: Callable[[Any], None]) -> Callable[..., Any]:

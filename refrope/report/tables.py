@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from refrope.methods import METHODS
+from refrope.methods import METHODS, label_of, order_of
 from refrope.report.paper import PAPER_LENGTH, PAPER_OOD
 
 LABELS = {name: method.label for name, method in METHODS.items()}
@@ -15,10 +15,11 @@ LABELS = {name: method.label for name, method in METHODS.items()}
 
 def result_table(runs: list[dict[str, Any]]) -> str:
     """One line a run, in the order of the paper's table: accuracies, the paper's, time a step and of the training."""
-    tasks, encodings = list(PAPER_OOD), list(LABELS)
+    tasks = list(PAPER_OOD)
 
-    def place(run: dict[str, Any]) -> tuple[int, ...]:
-        return tasks.index(run["task"]), encodings.index(run["encoding"]), run["seed"], run["test_length"]
+    def place(run: dict[str, Any]) -> tuple[Any, ...]:
+        name = run["encoding"]
+        return tasks.index(run["task"]), order_of(name), name, run["seed"], run["test_length"]
 
     several = len({run["test_length"] for run in runs}) > 1
     length = ("tested at",) if several else ()
@@ -30,7 +31,7 @@ def result_table(runs: list[dict[str, Any]]) -> str:
         tested = (str(run["test_length"]),) if several else ()
         rows.append(
             (
-                *(run["task"], LABELS[run["encoding"]], str(run["seed"]), *tested),
+                *(run["task"], label_of(run["encoding"]), str(run["seed"]), *tested),
                 *(f"{100 * run['id_accuracy']:.1f}", f"{100 * run['ood_accuracy']:.1f}", said),
                 *(f"{1000 * run['step_seconds']:.0f}", f"{run['seconds']:.0f}"),
             )
