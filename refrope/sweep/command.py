@@ -19,7 +19,7 @@ from refrope.files import write_json
 from refrope.kernels.threads import available_cores
 from refrope.report import result_table
 from refrope.settings import PRESETS
-from refrope.settings_options import add_options, grid_of
+from refrope.settings_options import OWN, add_options, grid_of
 from refrope.sweep.loading import is_sweep, load_rows, load_sweep
 from refrope.sweep.runs import Run, runs_of
 from refrope.sweep.showing import make_display
@@ -37,7 +37,7 @@ def add_command(commands: Any) -> None:
         description="Train and test PosGen models for every combination of the values that the options have. Whatever "
         "interrupts it,\nthe same command goes on where it was and ends with the same bits; other commands with the "
         "same --out add to what is there.\nrefrope report DIR makes tables and figures of it.",
-        epilog=f"presets:\n{presets}\n\nexample:\n  refrope sweep --tasks all --seeds 1,2,3 --dropout 0,0.1 --out DIR",
+        epilog=f"{OWN}\n\npresets:\n{presets}\n\nexample:\n  refrope sweep --tasks all --seeds 1,2,3 --dropout 0,0.1 --out DIR",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser, grid=True)

@@ -141,6 +141,7 @@ class _Work:
         self.seconds = 0.0
 
     def do(self) -> Outcome:
+        """Train or take the weights that are there, do the tests that are missing, write the result."""
         prepared = prepare(self.run.settings[0], self.run.task, self.run.seed, self.run.trained)
         result = self.result or {}
         weights = saved_weights(self.directory, result)
