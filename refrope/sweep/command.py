@@ -37,7 +37,8 @@ def add_command(commands: Any) -> None:
         description="Train and test PosGen models for every combination of the values that the options have. Whatever "
         "interrupts it,\nthe same command goes on where it was and ends with the same bits; other commands with the "
         "same --out add to what is there.\nrefrope report DIR makes tables and figures of it.",
-        epilog=f"{OWN}\n\npresets:\n{presets}\n\nexample:\n  refrope sweep --tasks all --seeds 1,2,3 --dropout 0,0.1 --out DIR",
+        epilog=f"{OWN}\n\npresets:\n{presets}\n\nexample:\n"
+        "  refrope sweep --tasks all --seeds 1,2,3 --dropout 0,0.1 --out DIR",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser, grid=True)
