@@ -81,6 +81,7 @@ def test_loss_curves_are_of_trainings_and_not_of_rows(tmp_path, drawn):
 
 def test_accuracy_by_position_is_of_the_longest_test_and_not_smoothed_across_the_training_length(tmp_path, drawn):
     rows = grid(encodings=("rope",), seeds=(1, 2), lengths=(128, 256), positions=True)
+    rows.append(row(encoding="nope", length=128, positions=True))
     figure = line_figures.positions(pyplot(), cells_of(write_results(tmp_path, rows)))
     line = next(line for line in drawn[0].axes[0].lines if line.get_linewidth() == 1.8)
     values = line.get_ydata()
@@ -89,7 +90,7 @@ def test_accuracy_by_position_is_of_the_longest_test_and_not_smoothed_across_the
     np.testing.assert_allclose(values[4:64], 0.97, rtol=ROUNDING)
     wanted = np.mean([r["ood_accuracy"] for r in rows if r["test_length"] == 256])
     np.testing.assert_allclose(values[64:], wanted, rtol=ROUNDING)
-    assert f"cot: RoPE {100 * wanted:.3g}" in figure.alt
+    assert figure.alt.endswith(f"cot: RoPE {100 * wanted:.3g}.")
 
 
 def numbers_of(axes):

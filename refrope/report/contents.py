@@ -92,8 +92,8 @@ def remarks(sources: Sequence[Source], cells: Cells) -> list[str]:
             )
         if source.unfinished:
             said.append(
-                f"{source.path} is not complete: {source.finished} of {source.planned} trainings are finished; begun "
-                f"and not finished: {_some(source.unfinished)}."
+                f"{source.path} is not complete: {source.finished} of {source.planned} trainings are finished. Not "
+                f"yet: {_some(source.unfinished)}."
             )
     if cells.duplicates:
         said.append(f"{_counted(cells.duplicates, 'row', 'rows')} came twice with the same numbers and counted once.")
