@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 from report_rows import MADE_WITH, SETTINGS, grid, row, write_results
 
-from refrope.report.cells import find_baseline, label, make_cells, value_text
+from refrope.report.cells import find_baseline, label, value_text
 from refrope.report.comparing import agreements, baseline_comparisons, resonance_comparisons
 from refrope.report.contents import gather, made_with, remarks
+from refrope.report.grouping import make_cells
 from refrope.report.reading import read
+from refrope.report.result_tables import cells_table
 from refrope.report.statistics import estimate, holm
 
 SHIPPED = Path(__file__).parent.parent / "tutorials" / "results"
@@ -19,8 +21,10 @@ ROUNDING = 1e-12  # of sums of a few numbers near 1
 
 
 def with_settings(rows, **settings):
+    """Rows as `Source` has them, of trainings that these settings make different."""
     effective = {"epochs": 6, "learning_rate": 0.0012}
-    return [row | {"settings": SETTINGS | effective | settings} for row in rows]
+    weights = {"weights_sha256": str(sorted(settings.items()))}
+    return [weights | row | {"settings": SETTINGS | effective | settings} for row in rows]
 
 
 def cells_of(*directories):
@@ -125,7 +129,7 @@ def test_rows_that_came_twice_count_once_and_other_numbers_are_an_error(tmp_path
 def test_failed_rows_stand_in_their_cell_and_in_no_mean(tmp_path):
     failed = {"task": "cot", "encoding": "rope", "seed": 4, "test_length": 256, "failed": "loss is nan in epoch 2"}
     plain = write_results(tmp_path / "a", [failed, *grid()])
-    longer = write_results(tmp_path / "b", grid(epochs=7))
+    longer = write_results(tmp_path / "b", grid(epochs=7, weights_sha256="longer"))
     cells = cells_of(plain, longer)
     assert cells.varying == ("epochs",)
     assert len(cells.cells) == 8  # the failed row has no epochs of its own, and no cell
@@ -292,6 +296,65 @@ def test_settings_are_paired_only_where_all_else_is_equal():
     )
     cells = make_cells(rows)
     assert baseline_comparisons(cells, find_baseline(cells, "yarn=swap")) == []
+
+
+def ablation(seeds=(1, 2, 3), **more):
+    """YaRN's ramp in two forms, swapped in: RoPE's rows are the same models tested in the same way."""
+    rows = []
+    for ramp in ("index", "turns"):
+        for each in grid(seeds=seeds):
+            if "yarn" in each["encoding"]:
+                each = each | {
+                    "tested_with": f"{each['encoding']}, {ramp}",
+                    "ood_accuracy": 0.9 - 0.1 * (ramp == "turns"),
+                }
+            rows += with_settings(
+                [{"weights_sha256": f"{each['trained_with']} {each['seed']}"} | each], yarn_ramp=ramp, **more
+            )
+    return rows
+
+
+def test_a_setting_that_does_nothing_to_a_cell_makes_no_second_one():
+    cells = make_cells(ablation())
+    assert [(cell.encoding, value_text(cell.settings[0][1])) for cell in cells.cells] == [
+        ("rope", "index, turns"),
+        ("resonance-rope", "index, turns"),
+        ("yarn", "index"),
+        ("resonance-yarn", "index"),
+        ("yarn", "turns"),
+        ("resonance-yarn", "turns"),
+    ]
+    assert all(cell.seeds == (1, 2, 3) for cell in cells.cells)
+    assert len(cells.groups) == 2
+    table = cells_table(cells)
+    assert (table.records[0]["yarn_ramp"], table.shown[1][2]) == ("index, turns", "index, turns")
+    assert "2 cells stand once for several values of a setting" in " ".join(remarks([], cells))
+    found = resonance_comparisons(cells)
+    assert [each.names[1] for each in found] == ["RoPE", "YaRN", "YaRN"]  # and not RoPE twice in Holm's family
+    against = baseline_comparisons(cells, find_baseline(cells, "rope"))
+    assert len(against) == 5
+    ramps = baseline_comparisons(cells, find_baseline(cells, "yarn_ramp=index"))
+    assert [each.first.encoding for each in ramps] == ["yarn", "resonance-yarn"]
+    assert [each.paired.difference.mean for each in ramps] == pytest.approx([-0.1, -0.1])
+
+
+def test_cells_are_one_only_if_all_common_seeds_are():
+    assert len(make_cells(ablation() + ablation(seeds=(4,))).cells) == 6
+    more = ablation(seeds=(3, 4))
+    assert {cell.seeds for cell in make_cells(ablation()[:12] + more[8:]).cells if "yarn" not in cell.encoding} == {
+        (1, 2, 3, 4)
+    }
+    for change in ({"weights_sha256": "other"}, {"tested_with": "other"}):
+        rows = ablation()
+        rows[-4] = rows[-4] | change
+        assert len(make_cells(rows).cells) == 7, change
+    apart = ablation(seeds=(1, 2))[:8] + ablation(seeds=(3, 4))[8:]
+    assert len(make_cells(apart).cells) == 8  # no seed in common: nobody knows
+    unknown = [{k: v for k, v in each.items() if k not in ("weights_sha256", "curves")} for each in ablation()]
+    assert len(make_cells(unknown).cells) == 8
+    perfect = [each | {"ood_accuracy": 1.0} for each in ablation()]
+    other = [each | {"settings": each["settings"] | {"test_sequences": 61}} for each in perfect]
+    assert len(make_cells(perfect + other).cells) == 12
 
 
 @pytest.mark.parametrize(

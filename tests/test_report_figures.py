@@ -137,6 +137,20 @@ def test_dots_show_every_seed_and_the_papers_mean_where_it_has_one(tmp_path, dra
     assert "the paper" not in cell_figures.dots(pyplot(), cells_of(tmp_path / "latin")).caption
 
 
+def test_a_cell_that_stands_for_several_settings_is_drawn_in_each_panel(tmp_path, drawn):
+    first = write_results(tmp_path / "a", grid(encodings=("rope", "yarn")), settings={"yarn_ramp": "index"})
+    rows = [each | {"tested_with": f"turns {each['tested_with']}"} for each in grid(encodings=("yarn",))]
+    rows += grid(encodings=("rope",))
+    second = write_results(tmp_path / "b", rows, settings={"yarn_ramp": "turns"})
+    cells = cells_of(first, second)
+    assert len(cells.cells) == 3
+    cell_figures.heat_map(pyplot(), cells)
+    assert [len(axes.texts) for axes in drawn[0].axes] == [4, 4]
+    cell_figures.dots(pyplot(), cells)
+    names = [tick.get_text() for tick in drawn[1].axes[0].get_yticklabels()]
+    assert names == ["RoPE, yarn ramp index, turns", "YaRN, yarn ramp index", "YaRN, yarn ramp turns"]
+
+
 def test_names_are_shown_as_they_are(tmp_path, drawn):
     rows = [row(encoding=name, seed=1, positions=True) for name in ("$x_1$", "_hidden:Encoding")]
     line_figures.positions(pyplot(), cells_of(write_results(tmp_path, rows)))
