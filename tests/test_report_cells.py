@@ -13,7 +13,7 @@ from refrope.report.comparing import agreements, baseline_comparisons, resonance
 from refrope.report.contents import gather, made_with, remarks
 from refrope.report.grouping import make_cells
 from refrope.report.reading import read
-from refrope.report.result_tables import cells_table
+from refrope.report.result_tables import cells_table, p_text, percent
 from refrope.report.statistics import estimate, holm
 
 SHIPPED = Path(__file__).parent.parent / "tutorials" / "results"
@@ -407,6 +407,11 @@ def test_the_paper_is_asked_only_where_it_has_an_answer():
     cells = make_cells(with_settings(longer))
     assert len(resonance_comparisons(cells)) == 1
     assert agreements(resonance_comparisons(cells), cells.common) == []
+
+
+def test_numbers_are_shown_in_per_cent():
+    assert [percent(x) for x in (0.12345, -0.00001, -0.5, 1, None)] == ["12.3", "0.0", "-50.0", "100.0", "-"]
+    assert [p_text(p) for p in (0.0625, 0.0009, 1.0, 0.03125, None)] == ["0.0625", "<0.001", "1", "0.0312", "-"]
 
 
 def test_values_are_written_as_on_the_command_line():

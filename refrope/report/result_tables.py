@@ -21,7 +21,7 @@ FEW_SEEDS = (
 
 def percent(fraction: float | None, digits: int = 1) -> str:
     """A fraction in per cent, or a difference of fractions in points."""
-    return NO_VALUE if fraction is None else f"{100 * fraction:.{digits}f}"
+    return NO_VALUE if fraction is None else f"{round(100 * fraction, digits) + 0.0:.{digits}f}"  # no -0.0
 
 
 def interval_text(interval: Interval | None) -> str:
