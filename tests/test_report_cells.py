@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 from report_rows import MADE_WITH, SETTINGS, grid, row, write_results
 
-from refrope.report.cells import find_baseline, label, make_cells, value_text
+from refrope.report.cells import find_baseline, label, value_text
 from refrope.report.comparing import agreements, baseline_comparisons, resonance_comparisons
 from refrope.report.contents import gather, made_with, remarks
+from refrope.report.grouping import make_cells
 from refrope.report.reading import read
+from refrope.report.result_tables import cells_table, p_text, percent
 from refrope.report.statistics import estimate, holm
 
 SHIPPED = Path(__file__).parent.parent / "tutorials" / "results"
@@ -19,8 +21,10 @@ ROUNDING = 1e-12  # of sums of a few numbers near 1
 
 
 def with_settings(rows, **settings):
+    """Rows as `Source` has them, of trainings that these settings make different."""
     effective = {"epochs": 6, "learning_rate": 0.0012}
-    return [row | {"settings": SETTINGS | effective | settings} for row in rows]
+    weights = {"weights_sha256": str(sorted(settings.items()))}
+    return [weights | row | {"settings": SETTINGS | effective | settings} for row in rows]
 
 
 def cells_of(*directories):
@@ -95,15 +99,18 @@ def test_a_setting_from_before_it_existed_has_its_default(tmp_path):
     content["settings"]["train"] = {"epochs": 6, "learning_rate": 0.0012}
     (old / "results.json").write_text(json.dumps(content))
     cells = cells_of(old, write_results(tmp_path / "new", grid(seeds=(3,))))
-    assert cells.varying == ()
+    assert (cells.varying, cells.common["epochs"]) == ((), 6)
+    assert cells_of(old).common["learning_rate"] == 0.0012
     assert {cell.seeds for cell in cells.cells} == {(1, 2, 3)}
     assert {cell.test_length for cell in cells.cells} == {256}
+    other = cells_of(old, write_results(tmp_path / "other", grid(seeds=(4,)), settings={"maps": "train"}))
+    assert {dict(cell.settings)["maps"] for cell in other.cells} == {"swap", "train"}
 
 
 def test_rows_that_came_twice_count_once_and_other_numbers_are_an_error(tmp_path):
     first = write_results(tmp_path / "a", grid())
     cells = cells_of(first, write_results(tmp_path / "b", grid(seeds=(3, 4))))
-    assert cells.duplicates == 4
+    assert "4 rows came twice with the same numbers" in " ".join(remarks(read([first]), cells))
     assert all(cell.seeds == (1, 2, 3, 4) for cell in cells.cells)
     other = grid(seeds=(3,))
     other[1]["ood_accuracy"] += 1e-9
@@ -121,8 +128,8 @@ def test_rows_that_came_twice_count_once_and_other_numbers_are_an_error(tmp_path
 
 def test_failed_rows_stand_in_their_cell_and_in_no_mean(tmp_path):
     failed = {"task": "cot", "encoding": "rope", "seed": 4, "test_length": 256, "failed": "loss is nan in epoch 2"}
-    plain = write_results(tmp_path / "a", [*grid(), failed])
-    longer = write_results(tmp_path / "b", grid(epochs=7))
+    plain = write_results(tmp_path / "a", [failed, *grid()])
+    longer = write_results(tmp_path / "b", grid(epochs=7, weights_sha256="longer"))
     cells = cells_of(plain, longer)
     assert cells.varying == ("epochs",)
     assert len(cells.cells) == 8  # the failed row has no epochs of its own, and no cell
@@ -188,32 +195,56 @@ def test_shipped_results_give_the_numbers_that_the_readme_has():
         assert ", ".join(f"{100 * each.mean:.1f} ± {100 * each.deviation:.1f}" for each in found) == numbers
 
 
-def sweep_directory(path, rows, unfinished=(), about=None):
+def sweep_directory(path, rows, unfinished=(), **about):
+    """A directory as refrope sweep leaves it, and a module whose load_rows gives these rows of it."""
     for name in ("first-1", *unfinished):
         (path / "runs" / name).mkdir(parents=True)
-        (path / "runs" / name / "settings.json").write_text("{}")
-    (path / "runs" / "first-1" / "result.json").write_text("{}")
-    (path / "runs" / "first-1" / "timing.json").write_text(json.dumps(MADE_WITH))
-    about = {"commands": [{"command": "refrope sweep --out x", "date": "2026-12-01"}]} if about is None else about
-    (path / "sweep.json").write_text(json.dumps(about))
+    run = path / "runs" / "first-1"
+    asked = {
+        "encodings": ["rope", "yarn", "resonance-rope"],
+        "test_lengths": [256, 512],
+        "seeds": [1],
+        "tasks": ["cot"],
+    }
+    (run / "settings.json").write_text(json.dumps({"training": {}, "settings": SETTINGS | asked}))
+    (run / "result.json").write_text("{}")
+    (run / "timing.json").write_text(json.dumps(MADE_WITH))
+    commands = [
+        {"command": "refrope sweep --out x", "date": date, "refrope": "0.1.0"} for date in ("2026-12-01", "2026-12-02")
+    ]
+    (path / "sweep.json").write_text(json.dumps({"commands": commands, "runs": ["first-1", *unfinished]} | about))
     return SimpleNamespace(load_rows=lambda directory: rows if directory == path else None)
 
 
 def test_a_sweep_is_read_through_load_rows(tmp_path, monkeypatch):
-    rows = with_settings(grid(), epochs=None, tasks=["cot"])
-    monkeypatch.setitem(sys.modules, "refrope.sweep", sweep_directory(tmp_path, rows, ("second-2",)))
+    rows = with_settings(grid(), epochs=None)
+    monkeypatch.setitem(sys.modules, "refrope.sweep", sweep_directory(tmp_path, rows, ("second-2", "third-3")))
     (source,) = sources = read([tmp_path])
     cells = gather(sources)
     assert (len(cells.cells), cells.varying, cells.common["epochs"]) == (4, (), 6)
-    assert "tasks" not in cells.common
-    assert (source.finished, source.planned, source.unfinished) == (1, 2, ("second-2",))
-    assert (source.commands, source.dates) == (("refrope sweep --out x",), ("2026-12-01",))
+    assert (source.finished, source.planned, source.unfinished) == (1, 3, ("second-2", "third-3"))
+    assert (source.commands, source.dates) == (("refrope sweep --out x",), ("2026-12-01", "2026-12-02"))
     assert "NumPy 2.4.6" in source.made_with[0]
-    assert "1 of 2 trainings are finished; begun and not finished: second-2." in " ".join(remarks(sources, cells))
+    said = " ".join(remarks(sources, cells))
+    assert "1 of 3 trainings are finished. Not yet: second-2; third-3." in said
+
+
+def test_a_failed_training_of_a_sweep_fails_in_every_cell_that_it_would_have_had(tmp_path, monkeypatch):
+    failed = {"task": "cot", "seed": 7, "trained_with": "rope", "encoding": "rope", "failed": "nan", "run": "first-1"}
+    rows = [failed, *with_settings(grid(encodings=("rope", "yarn", "resonance-rope"), lengths=(256, 512)))]
+    monkeypatch.setitem(sys.modules, "refrope.sweep", sweep_directory(tmp_path, rows))
+    cells = gather(read([tmp_path]))
+    assert [(cell.encoding, cell.test_length) for cell in cells.cells if cell.failed] == [
+        (name, length) for length in (256, 512) for name in ("rope", "yarn")
+    ]
+    assert len(cells.cells) == 6
+    whole = failed | {"test_length": 256, "settings": SETTINGS}
+    monkeypatch.setitem(sys.modules, "refrope.sweep", SimpleNamespace(load_rows=lambda _: [whole, *rows[1:]]))
+    assert len([cell for cell in gather(read([tmp_path])).cells if cell.failed]) == 1
 
 
 def test_a_sweep_without_a_finished_run_says_how_many_of_how_many(tmp_path, monkeypatch):
-    module = sweep_directory(tmp_path, [], ("second-2", "third-3"), about={})
+    module = sweep_directory(tmp_path, [], ("second-2", "third-3"))
     (tmp_path / "runs" / "first-1" / "result.json").unlink()
     monkeypatch.setitem(sys.modules, "refrope.sweep", module)
     with pytest.raises(ValueError, match=r"nothing in .* is finished yet: 0 of 3"):
@@ -267,6 +298,65 @@ def test_settings_are_paired_only_where_all_else_is_equal():
     assert baseline_comparisons(cells, find_baseline(cells, "yarn=swap")) == []
 
 
+def ablation(seeds=(1, 2, 3), **more):
+    """YaRN's ramp in two forms, swapped in: RoPE's rows are the same models tested in the same way."""
+    rows = []
+    for ramp in ("index", "turns"):
+        for each in grid(seeds=seeds):
+            if "yarn" in each["encoding"]:
+                each = each | {
+                    "tested_with": f"{each['encoding']}, {ramp}",
+                    "ood_accuracy": 0.9 - 0.1 * (ramp == "turns"),
+                }
+            rows += with_settings(
+                [{"weights_sha256": f"{each['trained_with']} {each['seed']}"} | each], yarn_ramp=ramp, **more
+            )
+    return rows
+
+
+def test_a_setting_that_does_nothing_to_a_cell_makes_no_second_one():
+    cells = make_cells(ablation())
+    assert [(cell.encoding, value_text(cell.settings[0][1])) for cell in cells.cells] == [
+        ("rope", "index, turns"),
+        ("resonance-rope", "index, turns"),
+        ("yarn", "index"),
+        ("resonance-yarn", "index"),
+        ("yarn", "turns"),
+        ("resonance-yarn", "turns"),
+    ]
+    assert all(cell.seeds == (1, 2, 3) for cell in cells.cells)
+    assert len(cells.groups) == 2
+    table = cells_table(cells)
+    assert (table.records[0]["yarn_ramp"], table.shown[1][2]) == ("index, turns", "index, turns")
+    assert "2 cells stand once for several values of a setting" in " ".join(remarks([], cells))
+    found = resonance_comparisons(cells)
+    assert [each.names[1] for each in found] == ["RoPE", "YaRN", "YaRN"]  # and not RoPE twice in Holm's family
+    against = baseline_comparisons(cells, find_baseline(cells, "rope"))
+    assert len(against) == 5
+    ramps = baseline_comparisons(cells, find_baseline(cells, "yarn_ramp=index"))
+    assert [each.first.encoding for each in ramps] == ["yarn", "resonance-yarn"]
+    assert [each.paired.difference.mean for each in ramps] == pytest.approx([-0.1, -0.1])
+
+
+def test_cells_are_one_only_if_all_common_seeds_are():
+    assert len(make_cells(ablation() + ablation(seeds=(4,))).cells) == 6
+    more = ablation(seeds=(3, 4))
+    assert {cell.seeds for cell in make_cells(ablation()[:12] + more[8:]).cells if "yarn" not in cell.encoding} == {
+        (1, 2, 3, 4)
+    }
+    for change in ({"weights_sha256": "other"}, {"tested_with": "other"}):
+        rows = ablation()
+        rows[-4] = rows[-4] | change
+        assert len(make_cells(rows).cells) == 7, change
+    apart = ablation(seeds=(1, 2))[:8] + ablation(seeds=(3, 4))[8:]
+    assert len(make_cells(apart).cells) == 8  # no seed in common: nobody knows
+    unknown = [{k: v for k, v in each.items() if k not in ("weights_sha256", "curves")} for each in ablation()]
+    assert len(make_cells(unknown).cells) == 8
+    perfect = [each | {"ood_accuracy": 1.0} for each in ablation()]
+    other = [each | {"settings": each["settings"] | {"test_sequences": 61}} for each in perfect]
+    assert len(make_cells(perfect + other).cells) == 12
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -293,7 +383,7 @@ def test_agreement_with_the_paper_is_of_sign_and_size():
     plain = (0.4, 0.5, 0.6)
     cases = {
         (0.46, 0.55, 0.66): ("same", "agrees"),
-        (0.46, 0.5, 0.75): ("same (0 in interval)", "agrees"),
+        (0.46, 0.51, 0.75): ("same (0 in interval)", "agrees"),
         (0.6, 0.71, 0.8): ("same", "ours is above"),
         (0.41, 0.512, 0.611): ("same", "ours is below"),
         (0.3, 0.41, 0.5): ("opposite", "ours is below"),
@@ -317,6 +407,11 @@ def test_the_paper_is_asked_only_where_it_has_an_answer():
     cells = make_cells(with_settings(longer))
     assert len(resonance_comparisons(cells)) == 1
     assert agreements(resonance_comparisons(cells), cells.common) == []
+
+
+def test_numbers_are_shown_in_per_cent():
+    assert [percent(x) for x in (0.12345, -0.00001, -0.5, 1, None)] == ["12.3", "0.0", "-50.0", "100.0", "-"]
+    assert [p_text(p) for p in (0.0625, 0.0009, 1.0, 0.03125, None)] == ["0.0625", "<0.001", "1", "0.0312", "-"]
 
 
 def test_values_are_written_as_on_the_command_line():

@@ -81,6 +81,7 @@ def test_loss_curves_are_of_trainings_and_not_of_rows(tmp_path, drawn):
 
 def test_accuracy_by_position_is_of_the_longest_test_and_not_smoothed_across_the_training_length(tmp_path, drawn):
     rows = grid(encodings=("rope",), seeds=(1, 2), lengths=(128, 256), positions=True)
+    rows.append(row(encoding="nope", length=128, positions=True))
     figure = line_figures.positions(pyplot(), cells_of(write_results(tmp_path, rows)))
     line = next(line for line in drawn[0].axes[0].lines if line.get_linewidth() == 1.8)
     values = line.get_ydata()
@@ -89,7 +90,7 @@ def test_accuracy_by_position_is_of_the_longest_test_and_not_smoothed_across_the
     np.testing.assert_allclose(values[4:64], 0.97, rtol=ROUNDING)
     wanted = np.mean([r["ood_accuracy"] for r in rows if r["test_length"] == 256])
     np.testing.assert_allclose(values[64:], wanted, rtol=ROUNDING)
-    assert f"cot: RoPE {100 * wanted:.3g}" in figure.alt
+    assert figure.alt.endswith(f"cot: RoPE {100 * wanted:.3g}.")
 
 
 def numbers_of(axes):
@@ -134,6 +135,20 @@ def test_dots_show_every_seed_and_the_papers_mean_where_it_has_one(tmp_path, dra
     np.testing.assert_allclose(bars[1], [30, 70])  # three seeds: the bootstrap's interval is their range
     write_results(tmp_path / "latin", [row(seed=1)], settings={"rule": "latin"})
     assert "the paper" not in cell_figures.dots(pyplot(), cells_of(tmp_path / "latin")).caption
+
+
+def test_a_cell_that_stands_for_several_settings_is_drawn_in_each_panel(tmp_path, drawn):
+    first = write_results(tmp_path / "a", grid(encodings=("rope", "yarn")), settings={"yarn_ramp": "index"})
+    rows = [each | {"tested_with": f"turns {each['tested_with']}"} for each in grid(encodings=("yarn",))]
+    rows += grid(encodings=("rope",))
+    second = write_results(tmp_path / "b", rows, settings={"yarn_ramp": "turns"})
+    cells = cells_of(first, second)
+    assert len(cells.cells) == 3
+    cell_figures.heat_map(pyplot(), cells)
+    assert [len(axes.texts) for axes in drawn[0].axes] == [4, 4]
+    cell_figures.dots(pyplot(), cells)
+    names = [tick.get_text() for tick in drawn[1].axes[0].get_yticklabels()]
+    assert names == ["RoPE, yarn ramp index, turns", "YaRN, yarn ramp index", "YaRN, yarn ramp turns"]
 
 
 def test_names_are_shown_as_they_are(tmp_path, drawn):

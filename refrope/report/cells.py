@@ -1,13 +1,12 @@
-"""Rows into cells: all that is equal but the seed.
+"""What a report counts, compares and draws: cells, each with its rows, and all of them together.
 
-    rows ──► which settings vary ──► cells (task, encoding, test length, those settings) ──► Estimates over seeds
-
-Of all settings only those that differ between some of the rows make cells and become columns.
+A cell is one task, one encoding, one test length and one choice of the settings that vary, over all seeds.
+`refrope.report.grouping` makes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,15 +18,16 @@ from refrope.report.reading import Row
 from refrope.report.statistics import Estimate, estimate
 
 MEASURES = ("id_accuracy", "ood_accuracy")
-# Decided by the encoding as well: the rate that a method trains with is no setting of its own.
-_BY_ENCODING = ("learning_rate",)
-# What was in force is known from finished rows: where a failed one has None, it is the preset's, whatever that was.
-_EFFECTIVE = ("epochs", "learning_rate")
-# Follow from the preset: shown only where they differ within one.
-_BY_PRESET = ("batch_size", "warmup", "weight_decay", "watched", "vocabulary", "d_model", "heads", "head_dim", "d_ff",
-              "layers", "eps", "softmax_scale", "epochs", "learning_rate")  # fmt: skip
 
 Setting = tuple[str, Any]
+Group = tuple[Setting, ...]  # one choice of all settings that vary
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Several values of a setting between which a cell does not differ."""
+
+    values: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Cell:
     ----------
     task, encoding : str
     test_length : int
-    settings : tuple of (name, value)
-        Those that vary between the cells of a report.
+    groups : tuple of Group
+        The settings that it stands for: one choice, or several that give the very same models and tests.
     rows : tuple of dict
         Finished, by seed.
     failed : tuple of dict
@@ -49,9 +49,20 @@ class Cell:
     task: str
     encoding: str
     test_length: int
-    settings: tuple[Setting, ...]
+    groups: tuple[Group, ...]
     rows: tuple[Row, ...]
     failed: tuple[Row, ...]
+
+    @property
+    def settings(self) -> Group:
+        """(name, value) of each setting that varies, the value an `AnyOf` where the cell stands for several."""
+        if not self.groups:
+            return ()
+        merged = []
+        for column in zip(*self.groups, strict=True):
+            values = tuple(dict.fromkeys(value for _, value in column))
+            merged.append((column[0][0], values[0] if len(values) == 1 else AnyOf(values)))
+        return tuple(merged)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -81,6 +92,8 @@ class Cells:
     ----------
     cells : tuple of Cell
         By task, settings, test length, encoding.
+    groups : tuple of Group
+        All choices of settings, in order.
     varying : tuple of str
         Names of the settings that make cells.
     common : dict
@@ -90,14 +103,10 @@ class Cells:
     """
 
     cells: tuple[Cell, ...]
+    groups: tuple[Group, ...]
     varying: tuple[str, ...]
     common: dict[str, Any]
     duplicates: int
-
-    @cached_property
-    def groups(self) -> tuple[tuple[Setting, ...], ...]:
-        """The different settings, in order."""
-        return tuple(dict.fromkeys(sorted((cell.settings for cell in self.cells), key=_setting_order)))
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -133,6 +142,8 @@ def label(encoding: str) -> str:
 
 def value_text(value: Any) -> str:
     """A setting's value, as settings are written on the command line."""
+    if isinstance(value, AnyOf):
+        return ", ".join(map(value_text, value.values))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
@@ -151,104 +162,21 @@ def encoding_order(encoding: str) -> tuple[int, str]:
 
 
 def _value_order(value: Any) -> tuple[str, float, str]:
+    value = value.values[0] if isinstance(value, AnyOf) else value
     number = isinstance(value, (int, float))  # booleans too: no, yes
     return ("" if value is None else "number" if number else "text"), (value if number else 0), str(value)
 
 
-def _setting_order(settings: tuple[Setting, ...]) -> list[tuple[str, float, str]]:
+def setting_order(settings: Iterable[Setting]) -> list[tuple[str, float, str]]:
+    """Sorts choices of settings by their values."""
     return [_value_order(value) for _, value in settings]
 
 
-def _cell_order(cell: Cell) -> tuple[Any, ...]:
+def cell_order(cell: Cell) -> tuple[Any, ...]:
+    """Sorts cells by task, settings, test length and encoding."""
     tasks = list(PAPER_OOD)
     task = tasks.index(cell.task) if cell.task in tasks else len(tasks)
-    return task, cell.task, _setting_order(cell.settings), cell.test_length, encoding_order(cell.encoding)
-
-
-def varying_settings(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Names of the settings in which rows differ, in the order in which the first row has them.
-
-    A setting that some row does not know is left out. One that an encoding decides too, such as the learning rate,
-    varies only where it does so within an encoding; one that follows from the preset, within a preset.
-    """
-    names = [name for name in rows[0]["settings"] if all(name in row["settings"] for row in rows)]
-
-    def differs(name: str) -> bool:
-        seen: dict[tuple[Any, ...], set[str]] = {}
-        for row in (row for row in rows if name not in _EFFECTIVE or row["settings"][name] is not None):
-            within = (
-                row["encoding"] if name in _BY_ENCODING else None,
-                row["settings"].get("preset") if name in _BY_PRESET else None,
-            )
-            seen.setdefault(within, set()).add(_identity(row["settings"][name]))
-        return any(len(values) > 1 for values in seen.values())
-
-    return tuple(name for name in names if differs(name))
-
-
-def _identity(value: Any) -> str:
-    """Equal for equal values of one kind: 1 and 1.0 are, 1 and True are not."""
-    return repr(float(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) else repr(value)
-
-
-def make_cells(rows: Iterable[Row]) -> Cells:
-    """Put rows into cells.
-
-    Parameters
-    ----------
-    rows : as `refrope.report.reading.Source` has them, at least one
-
-    Raises
-    ------
-    ValueError
-        Two rows of the same cell and seed whose numbers differ.
-    """
-    rows = list(rows)
-    varying = varying_settings(rows)
-    found: dict[tuple[Any, ...], dict[int, Row]] = {}
-    duplicates = 0
-    for row in sorted(rows, key=lambda row: "failed" in row):
-        chosen = tuple((name, row["settings"][name]) for name in varying)
-        key = (row["task"], row["encoding"], row["test_length"], tuple(_identity(value) for _, value in chosen))
-        seeds = found.setdefault(_known_cell(key, chosen, found), {})
-        earlier = seeds.setdefault(row["seed"], row)
-        if earlier is not row:
-            _check_same(earlier, row, Cell(*key[:3], chosen, (), ()))
-            duplicates += 1
-    cells = []
-    for (task, encoding, length, _), seeds in found.items():
-        in_order = [seeds[seed] for seed in sorted(seeds)]
-        settings = tuple((name, in_order[0]["settings"][name]) for name in varying)
-        finished = tuple(row for row in in_order if "failed" not in row)
-        failed = tuple(row for row in in_order if "failed" in row)
-        cells.append(Cell(task, encoding, length, settings, finished, failed))
-    identities = {name: {_identity(row["settings"].get(name)) for row in rows} for name in rows[0]["settings"]}
-    common = {name: value for name, value in rows[0]["settings"].items() if len(identities[name]) == 1}
-    return Cells(tuple(sorted(cells, key=_cell_order)), varying, common, duplicates)
-
-
-def _known_cell(
-    key: tuple[Any, ...], settings: tuple[Setting, ...], found: Iterable[tuple[Any, ...]]
-) -> tuple[Any, ...]:
-    """The cell that a row belongs to: for one that failed with its preset's epochs, that of the finished rows."""
-    if not any(name in _EFFECTIVE and value is None for name, value in settings):
-        return key
-    known = [i for i, (name, value) in enumerate(settings) if name not in _EFFECTIVE or value is not None]
-    for other in found:
-        if other[:3] == key[:3] and all(other[3][i] == key[3][i] for i in known):
-            return other
-    return key
-
-
-def _check_same(earlier: Row, row: Row, cell: Cell) -> None:
-    for name in ("failed", *MEASURES, "weights_sha256"):
-        both = name in earlier and name in row
-        if (name in MEASURES or both or name == "failed") and earlier.get(name) != row.get(name):
-            raise ValueError(
-                f"report: two rows of {cell.described}, seed {row['seed']} have {name} {earlier.get(name)} and "
-                f"{row.get(name)}, expected one row, or the same numbers: they were made differently in a way that "
-                "their settings do not tell"
-            )
+    return task, cell.task, setting_order(cell.settings), cell.test_length, encoding_order(cell.encoding)
 
 
 def find_baseline(cells: Cells, text: str) -> tuple[str, Any]:

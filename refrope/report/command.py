@@ -12,7 +12,6 @@ from refrope.report.cells import find_baseline
 from refrope.report.contents import gather, make_document, remarks
 from refrope.report.formats import FORMATS, write_files
 from refrope.report.reading import read
-from refrope.report.statistics import load_scipy
 from refrope.report.tables import format_table
 
 
@@ -51,7 +50,6 @@ def run_report(options: argparse.Namespace) -> int:
         check_name("report", "format", name, FORMATS)
     if not formats:
         raise ValueError(f"report: --format is {options.format!r}, expected some of {', '.join(FORMATS)}")
-    load_scipy()
     sources = read(options.directories)
     cells = gather(sources)
     baseline = None if options.baseline is None else find_baseline(cells, options.baseline)

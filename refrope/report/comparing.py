@@ -91,28 +91,39 @@ def baseline_comparisons(cells: Cells, baseline: tuple[str, Any]) -> list[Compar
     baseline : ("encoding", name) or (setting, value), as `refrope.report.cells.find_baseline` gives it
     """
     changed, value = baseline
-    return _corrected(
-        Comparison(first, second, changed, compare(first.values(), second.values()))
-        for second in cells.cells
-        if _has(second, changed) == value
-        for first in cells.cells
-        if first is not second
-        and (_alike(first, second) if changed == "encoding" else _alike_but(first, second, changed))
-    )
-
-
-def _has(cell: Cell, changed: str) -> Any:
-    return cell.encoding if changed == "encoding" else dict(cell.settings)[changed]
+    if changed == "encoding":
+        pairs = [
+            (first, second)
+            for second in cells.cells
+            if second.encoding == value
+            for first in cells.cells
+            if first is not second and _alike(first, second)
+        ]
+    else:
+        pairs = [
+            (first, second)
+            for second in cells.cells
+            for first in cells.cells
+            if first is not second and _differ_in(first, second, changed, value)
+        ]
+    return _corrected(Comparison(*pair, changed, compare(pair[0].values(), pair[1].values())) for pair in pairs)
 
 
 def _alike(first: Cell, second: Cell) -> bool:
-    return (first.task, first.test_length, first.settings) == (second.task, second.test_length, second.settings)
+    """Whether two cells have task, test length and at least one choice of settings in common."""
+    same_place = (first.task, first.test_length) == (second.task, second.test_length)
+    return same_place and bool(set(first.groups) & set(second.groups))
 
 
-def _alike_but(first: Cell, second: Cell, changed: str) -> bool:
-    others = tuple(tuple(each for each in cell.settings if each[0] != changed) for cell in (first, second))
-    same_place = (first.task, first.test_length, first.encoding) == (second.task, second.test_length, second.encoding)
-    return same_place and others[0] == others[1]
+def _differ_in(first: Cell, second: Cell, changed: str, value: Any) -> bool:
+    """Whether `second` has a setting at a value, and `first` is all the same but for another value of it."""
+    place, other = ((cell.task, cell.encoding, cell.test_length) for cell in (first, second))
+    return place == other and any(
+        dict(theirs)[changed] == value
+        and [s for s in ours if s[0] != changed] == [s for s in theirs if s[0] != changed]
+        for theirs in second.groups
+        for ours in first.groups
+    )
 
 
 def _corrected(comparisons: Iterable[Comparison]) -> list[Comparison]:

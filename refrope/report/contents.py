@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from refrope.report.cells import Cells, label, make_cells, setting_text, value_text
+from refrope.report.cells import AnyOf, Cells, label, setting_text, value_text
 from refrope.report.comparing import agreements, baseline_comparisons, resonance_comparisons
 from refrope.report.figures import make_figures
+from refrope.report.grouping import TEST_SETS, make_cells
 from refrope.report.reading import Source
 from refrope.report.result_tables import agreement_table, cells_table, comparison_table, paper_table, rows_table
 from refrope.report.statistics import RESAMPLES
@@ -73,16 +74,22 @@ def remarks(sources: Sequence[Source], cells: Cells) -> list[str]:
     said = [
         f"{rows} finished rows in {len(cells.cells)} cells, from {_counted(len(sources), 'directory', 'directories')}."
     ]
-    failed = [(cell, row) for cell in cells.cells for row in cell.failed]
+    failed = [cell for cell in cells.cells if cell.failed]
     if failed:
-        named = [f"{cell.described}, seed {row['seed']} ({row['failed']})" for cell, row in failed]
-        said.append(f"Failed, and not in any mean: {_counted(len(failed), 'row', 'rows')}: {_some(named)}.")
+        count = _counted(sum(len(cell.failed) for cell in failed), "row", "rows")
+        named = [
+            f"{cell.described}, {_seeds(row['seed'] for row in cell.failed)} "
+            f"({', '.join(dict.fromkeys(str(row['failed']) for row in cell.failed))})"
+            for cell in failed
+        ]
+        said.append(f"Failed, and not in any mean: {count}: {_some(named)}.")
     lacking: dict[tuple[int, ...], list[str]] = {}
     for cell, seeds in cells.missing:
         lacking.setdefault(seeds, []).append(cell.described)
     for seeds, names in lacking.items():
-        which = f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
-        said.append(f"Without {which}, which others have: {_counted(len(names), 'cell', 'cells')}: {_some(names)}.")
+        said.append(
+            f"Without {_seeds(seeds)}, which others have: {_counted(len(names), 'cell', 'cells')}: {_some(names)}."
+        )
     for source in sources:
         if source.missing:
             named = [f"{task}, {label(name)}, seed {seed}, at {length}" for task, name, seed, length in source.missing]
@@ -92,11 +99,17 @@ def remarks(sources: Sequence[Source], cells: Cells) -> list[str]:
             )
         if source.unfinished:
             said.append(
-                f"{source.path} is not complete: {source.finished} of {source.planned} trainings are finished; begun "
-                f"and not finished: {_some(source.unfinished)}."
+                f"{source.path} is not complete: {source.finished} of {source.planned} trainings are finished. Not "
+                f"yet: {_some(source.unfinished)}."
             )
     if cells.duplicates:
         said.append(f"{_counted(cells.duplicates, 'row', 'rows')} came twice with the same numbers and counted once.")
+    several = sum(any(isinstance(value, AnyOf) for _, value in cell.settings) for cell in cells.cells)
+    if several:
+        said.append(
+            f"{_counted(several, 'cell stands', 'cells stand')} once for several values of a setting that does nothing "
+            "to them: the same models, tested in the same way."
+        )
     return said + _differences(sources, cells)
 
 
@@ -109,7 +122,7 @@ def _differences(sources: Sequence[Source], cells: Cells) -> list[str]:
             f"The rows were made with {len(made)} different sets of versions and machines: short trainings are "
             "sensitive to rounding, so that the same seed may give another number on another machine."
         )
-    tests = [name for name in ("test_sequences", "recipe", "rule", "front_token") if name in cells.varying]
+    tests = [name for name in TEST_SETS if name in cells.varying]
     if tests:
         names = ", ".join(name.replace("_", " ") for name in tests)
         said.append(
@@ -120,6 +133,11 @@ def _differences(sources: Sequence[Source], cells: Cells) -> list[str]:
 
 def _counted(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    numbers = list(map(str, seeds))
+    return f"seed{'' if len(numbers) == 1 else 's'} {', '.join(numbers)}"
 
 
 def _some(names: Sequence[str]) -> str:

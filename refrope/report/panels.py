@@ -32,7 +32,7 @@ def panels_of(cells: Cells) -> Iterator[tuple[int, int, list[Cell]]]:
     """(row, column, cells) of every panel that has any."""
     for i, group in enumerate(cells.groups):
         for k, task in enumerate(cells.tasks):
-            found = [cell for cell in cells.cells if cell.settings == group and cell.task == task and cell.rows]
+            found = [cell for cell in cells.cells if group in cell.groups and cell.task == task and cell.rows]
             if found:
                 yield i, k, found
 

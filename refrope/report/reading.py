@@ -1,8 +1,8 @@
 """What a report is made of: the rows of sweeps and of plain `refrope posgen` runs, and how they came about.
 
-A directory is read as a sweep if it has a ``runs`` directory or a ``sweep.json``, else for its ``results.json``. Each
-row of a Source is checked here once; the rest of the room relies on task, encoding, seed, test_length, settings, and
-either both accuracies or what failed.
+A directory is read as a sweep if it has a ``sweep.json``, else for its ``results.json``. Each row of a Source is
+checked here once; the rest of the room relies on task, encoding, seed, test_length, settings, and either both
+accuracies or what failed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Source:
     finished, planned : int
         Rows of a plain run, trainings of a sweep.
     unfinished : tuple of str
-        Trainings that were begun and not finished.
+        Trainings without a result yet.
     """
 
     path: Path
@@ -80,7 +80,7 @@ def read(directories: Iterable[Path]) -> list[Source]:
 
 
 def _read_one(path: Path) -> Source:
-    if (path / "sweep.json").exists() or (path / "runs").is_dir():
+    if (path / "sweep.json").exists():
         source = _read_sweep(path)
     elif (path / "results.json").exists():
         source = _read_results(path)
@@ -137,26 +137,51 @@ def _read_sweep(path: Path) -> Source:
         from refrope.sweep import load_rows
     except ImportError:
         raise ValueError(f"report: {path} holds a sweep, which this version of refrope cannot read") from None
-    runs = sorted(each.parent for each in path.glob("runs/*/settings.json"))
+    about = _load(path / "sweep.json")
+    runs = [path / "runs" / name for name in _strings(about.get("runs"))]
     unfinished = tuple(run.name for run in runs if not (run / "result.json").exists())
-    about = _load(path / "sweep.json") if (path / "sweep.json").exists() else {}
+    entries = [entry for entry in about.get("commands", ()) if isinstance(entry, dict)]
     made: dict[str, None] = {}
-    dates = list(_strings(about.get("date", about.get("dates"))))
-    commands = list(_strings(about.get("command")))
-    for entry in about.get("commands", ()):
-        commands += _strings(entry.get("command") if isinstance(entry, dict) else entry)
-        dates += _strings(entry.get("date") if isinstance(entry, dict) else None)
-    for timing in sorted(path.glob("runs/*/timing.json")):
-        made |= dict.fromkeys(_made_with(_load(timing)))
-    rows = [row | {"settings": _with_effective(_scalars(row["settings"]), row, {})} for row in load_rows(path)]
+    for run in runs:
+        if (run / "timing.json").exists():
+            made |= dict.fromkeys(_made_with(_load(run / "timing.json")))
+    rows = [each for row in load_rows(path) for each in (_failed(path, row) if "failed" in row else [row])]
     return Source(
-        *(path, rows, tuple(dict.fromkeys(commands)), tuple(dict.fromkeys(dates))),
+        path,
+        rows=[row | {"settings": _with_effective(_scalars(row["settings"]), row, {})} for row in rows],
+        commands=tuple(dict.fromkeys(text for entry in entries for text in _strings(entry.get("command")))),
+        dates=tuple(dict.fromkeys(text for entry in entries for text in _strings(entry.get("date")))),
         made_with=tuple(made),
         asked=(),
         finished=len(runs) - len(unfinished),
         planned=len(runs),
         unfinished=unfinished,
     )
+
+
+def _failed(path: Path, row: Row) -> list[Row]:
+    """The rows that a failed training would have had: every test that its settings ask of it.
+
+    A row that knows its test length stands for itself.
+    """
+    if "test_length" in row:
+        return [row]
+    values = _load(path / "runs" / row["run"] / "settings.json")["settings"]
+    names = [name for name in values["encodings"] if _trained_name(values, name) == row["trained_with"]]
+    return [
+        row | {"encoding": name, "test_length": length, "settings": values}
+        for name in names or [row["encoding"]]
+        for length in values["test_lengths"]
+    ]
+
+
+def _trained_name(values: Mapping[str, Any], name: str) -> str:
+    """What the row `name` is trained with, under settings as JSON has them."""
+    known = {field.name for field in fields(ExperimentSettings)}
+    settings: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known
+    }
+    return ExperimentSettings(**settings).trained_name(name)
 
 
 def _strings(value: Any) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from refrope.report.cells import Cell, Cells, label, setting_text, value_text
+from refrope.report.cells import AnyOf, Cell, Cells, label, setting_text, value_text
 from refrope.report.comparing import Agreement, Comparison, is_papers_setting
 from refrope.report.paper import PAPER_OOD, PAPER_VARIANCE, ROUNDING, SEEDS, TWO_READINGS, deviations
 from refrope.report.reading import Row
@@ -21,7 +21,7 @@ FEW_SEEDS = (
 
 def percent(fraction: float | None, digits: int = 1) -> str:
     """A fraction in per cent, or a difference of fractions in points."""
-    return NO_VALUE if fraction is None else f"{100 * fraction:.{digits}f}"
+    return NO_VALUE if fraction is None else f"{round(100 * fraction, digits) + 0.0:.{digits}f}"  # no -0.0
 
 
 def interval_text(interval: Interval | None) -> str:
@@ -55,7 +55,8 @@ def _length_columns(cells: Cells) -> list[Column]:
 
 
 def _place(cell: Cell) -> Record:
-    return {"task": cell.task, "encoding": cell.encoding, **dict(cell.settings), "test_length": cell.test_length}
+    settings = {name: value_text(value) if isinstance(value, AnyOf) else value for name, value in cell.settings}
+    return {"task": cell.task, "encoding": cell.encoding, **settings, "test_length": cell.test_length}
 
 
 def _numbers(prefix: str, found: Estimate | None) -> Record:
