@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from refrope.posgen import context_codes, contexts
+from refrope.held_out import context_codes
+from refrope.posgen import contexts
 from refrope.randomness import BoolArray, IntArray
 from refrope.rules.probes import share
 from refrope.rules.shortcuts import has_shortcut, shortcut_lag
