@@ -77,7 +77,8 @@ def latin_rule(modulus: int = 17, seed: int = 0) -> LookupRule:
     """Return h = Q[far sum mod m, near sum mod m], with Q a random Latin square.
 
     `latin_square` makes Q. Its rows and columns are permutations: like the sum, h can be solved for
-    any one of its tokens. Unlike with the sum, subtracting neighbouring steps leaves no linear recurrence.
+    any one of its tokens. Unlike with the sum, subtracting neighbouring steps leaves no linear recurrence, but three
+    tokens of two steps still decide (`refrope.rules.shortcuts`).
     """
     modulus = check_integer("latin_rule", "modulus", modulus, 2, randomness.LARGEST_LATIN_ORDER)
     seed = check_integer("latin_rule", "seed", seed, 0)
