@@ -103,6 +103,7 @@ def test_a_table_scores_what_looking_up_scores_and_only_a_memoriser_agrees_with_
         known = answers[:, steps] < 17
         assert row["agreement"] == known.mean()
         assert row["accuracy"] == (answers == x)[:, steps].mean()
+    assert ("first" in {row["steps"] for row in by_table(asked) if row["of"] == "pair"}) == (task != "recursive")
     noise = np.full((SIZES["test"], SIZES["test_length"]), 17)
     assert all(row["agreement"] == 0 for row in by_table(subject(task, lambda x: noise[: len(x)])))
 

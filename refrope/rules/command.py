@@ -113,7 +113,7 @@ def _print_tasks(found: dict[str, Any]) -> None:
 
 def _print_model(model: dict[str, Any], subject: Subject) -> None:
     data = subject.dataset
-    print(f"\n== {model['title']} (recipe {data.recipe}; within and beyond {data.train_length} tokens)")
+    print(f"\n== {model['title']} (recipe {data.recipe}; within and beyond {data.train_length} tokens; {model['run']})")
     print(f"\nWhom the answers follow, %\n{tables.following_table(model['following'])}")
     if model["settings"]["rule"] == "sum":
         print("\nWhat the answers add up: coefficients mod 17, and how many answers have them")

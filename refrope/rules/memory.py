@@ -75,16 +75,19 @@ def by_table(subject: Subject) -> list[dict[str, Any]]:
 
     Returns
     -------
-    One dict for each of `CONTEXTS` and group of `Subject.steps`: "of", "steps", "where", "count"; "accuracy", of the
-    table, which has no answer to what it has not seen; "agreement", the share of the model's answers that are its.
+    One dict for each of `CONTEXTS` and group of `Subject.steps` with any: "of", "steps", "where", "count"; "accuracy", the
+    table's, which has no answer to what it has not seen; "agreement", the share of the model's answers that are its.
     """
     d = subject.dataset
     answers = subject.answers(d.test)
     rows = []
     for of in CONTEXTS:
         table = _table_answers(subject, of)
+        has_context = (_codes(subject, of, d.test) != _NONE).any(axis=0)
         for group in subject.steps():
-            among = np.broadcast_to(group.which, table.shape)
+            among = np.broadcast_to(group.which & has_context, table.shape)
+            if not among.any():
+                continue
             rows.append(
                 {
                     **{"of": of, "steps": group.kind, "where": group.where, "count": int(among.sum())},
