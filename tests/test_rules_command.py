@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from refrope import cli
+from refrope import RoPE, YaRN, cli
 from refrope.rules import command
 from refrope.rules.command import _subjects
 from refrope.rules.examining import examine_tasks
@@ -79,6 +79,7 @@ def test_what_is_examined_is_the_swept_model_under_the_encoding_of_its_row(swept
     rows = {(row["run"], row["encoding"]): row for row in load_rows(swept)}
     trained = {run.name: run for run in load_models(swept)}
     for about, subject in _subjects(swept, None):
+        assert type(subject.encoding) is {"rope": RoPE, "yarn": YaRN}[about["encoding"]]
         x = subject.dataset.test
         accuracy = (subject.answers(x) == x)[:, 64:].mean()
         assert accuracy == pytest.approx(rows[about["run"], about["encoding"]]["ood_accuracy"], abs=1e-12)

@@ -75,8 +75,8 @@ def by_table(subject: Subject) -> list[dict[str, Any]]:
 
     Returns
     -------
-    One dict for each of `CONTEXTS` and group of `Subject.steps` with any: "of", "steps", "where", "count"; "accuracy", the
-    table's, which has no answer to what it has not seen; "agreement", the share of the model's answers that are its.
+    One dict for each of `CONTEXTS` and group of `Subject.steps` with any: "of", "steps", "where", "count"; "accuracy",
+    the table's, which has no answer to what it has not seen; "agreement", the share of the model's answers that it has.
     """
     d = subject.dataset
     answers = subject.answers(d.test)
