@@ -26,15 +26,15 @@ from numpy.typing import ArrayLike
 
 from refrope import randomness
 from refrope.errors import check_integer, check_name, check_number, describe
+from refrope.held_out import all_but, avoiding
 from refrope.randomness import BoolArray, IntArray, bit_source
 
 TASKS = ("recursive", "cot", "semirecursive")
 RULES = ("sum", "table", "latin")
-RECIPES = ("disjoint", "official", "held-out")
+RECIPES = ("disjoint", "official", "held-out", "held-out-pairs")
 LARGEST_MODULUS = 2**31  # sums of tokens stay within int64
 LARGEST_TABLE = 1024  # a table rule holds modulus**2 numbers
-MOST_CONTEXTS = 2**24  # recipe "held-out" marks each of the modulus**(j+k) contexts
-_AT_ONCE = 2048  # sequences tried together for that recipe
+MOST_CONTEXTS = 2**24  # the recipes that hold contexts out list all modulus**(j+k) prefixes
 
 Rule = Callable[[IntArray, IntArray, int], IntArray]  # far (n, j), near (n, k), modulus -> tokens (n,)
 
@@ -77,7 +77,8 @@ def latin_rule(modulus: int = 17, seed: int = 0) -> LookupRule:
     """Return h = Q[far sum mod m, near sum mod m], with Q a random Latin square.
 
     `latin_square` makes Q. Its rows and columns are permutations: like the sum, h can be solved for
-    any one of its tokens. Unlike with the sum, subtracting neighbouring steps leaves no linear recurrence.
+    any one of its tokens. Unlike with the sum, subtracting neighbouring steps leaves no linear recurrence, but three
+    tokens of two steps still decide (`refrope.rules.shortcuts`).
     """
     modulus = check_integer("latin_rule", "modulus", modulus, 2, randomness.LARGEST_LATIN_ORDER)
     seed = check_integer("latin_rule", "seed", seed, 0)
@@ -167,11 +168,32 @@ def contexts(task: str, sequences: ArrayLike, modulus: int = 17, j: int = 1, k: 
     return tokens[:, np.hstack([starts[:, None] + np.arange(j), steps[:, None] + np.arange(-k, 0)])]
 
 
+def pair_lag(task: str, j: int = 1, k: int = 3) -> int:
+    """Return the distance to the second token of a step's pair (x_{l-lag}, x_{l-1}), which decides most sums.
+
+    `refrope.rules.shortcuts` says where and why.
+    """
+    check_name("pair_lag", "task", task, TASKS)
+    _, j, k = _check_sizes("pair_lag", 2, j, k)
+    return j + k + 1 if task == "recursive" else k + 1
+
+
+def pairs(task: str, sequences: ArrayLike, modulus: int = 17, j: int = 1, k: int = 3) -> IntArray:
+    """Return the pair (x_{l-lag}, x_{l-1}) of each step, lag that of `pair_lag`.
+
+    (n, T) integers in [0, modulus) -> (n, T - lag or 0, 2) int64, for x_lag .. x_{T-1}.
+    """
+    lag = pair_lag(task, j, k)
+    tokens = _check_tokens("pairs", "sequences is", sequences, ("n", "T"), modulus)
+    return np.stack([tokens[:, :-lag], tokens[:, lag - 1 : -1]], axis=2)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Three splits of sequences, each (n, tokens) int64 and read-only, and what they were made from.
 
-    `held_out` (c, j + k) are the contexts that training never meets; none but in recipe "held-out".
+    `held_out` (c, w) are the contexts that training never meets: of w = j + k tokens in recipe "held-out", pairs in
+    "held-out-pairs", none in the others.
     """
 
     train: IntArray
@@ -205,23 +227,24 @@ def make_splits(
     latter. So there are only 2,380 different prefixes, all strictly increasing, and with the default sizes
     every validation and test sequence begins with a training sequence. `seed` changes nothing.
 
-    Recipe "held-out" tells rule from memory of contexts. Disjoint prefixes do not make unseen inputs: the j + k
-    tokens that the rule reads at a step (`contexts`) have nearly all occurred in training, at the default sizes
-    each of the 83,521 contexts about seven times. Here a random share `held_out` of all contexts never occurs at a
-    step of training: sequences that would meet one are not used. One percent leaves 0.99**60 = 55 % of the
-    prefixes for 60 steps. Validation and test have prefixes of their own, the same for every task, none of them
-    left out: a step in a hundred has a held-out context. In recursive and cot, where a context decides the one
-    that follows, those that lie on the way between two held-out ones less than 60 steps apart cannot occur either:
-    17 % of all; in semirecursive 0.2 % are unseen by chance. A model that answers held-out contexts as well as the
-    others has not looked up j + k tokens. It may still know a table of fewer by heart: of two tokens that decide
-    most sums (`refrope.rules`), or of a Latin square's two sums; training holds all entries of these.
+    Recipe "held-out" tells rule from memory. Disjoint prefixes do not make unseen inputs: the j + k tokens that the
+    rule reads at a step (`contexts`) have nearly all occurred in training, at the default sizes each of the 83,521
+    contexts about seven times. Here a random share `held_out` of them never occurs at a step of training: sequences
+    that would meet one are not used. One percent leaves 0.99**60 = 55 % of the prefixes for 60 steps. Validation and
+    test have prefixes of their own, the same for every task, none left out: one step in a hundred has a held-out
+    context. In recursive and cot, where a context decides the one that follows, those on the way between two
+    held-out ones less than 60 steps apart cannot occur either: 17 % of all; in semirecursive 0.2 % are unseen by
+    chance. A model that answers held-out contexts as well as others may still know a table of fewer tokens by heart.
+
+    Recipe "held-out-pairs" does the same to `pairs` of two tokens, which decide the sum at most steps: there are only
+    modulus**2 of them, and every other recipe's training has them all. One percent of 289 is three pairs.
 
     Raises
     ------
     ValueError
         As `generate`; also an unknown recipe, a negative seed or size, more sequences than there are prefixes
-        ("disjoint") or than avoid the held-out contexts ("held-out"; also more than 2**24 contexts, or a share
-        of none or all of them), j + k > modulus ("official").
+        ("disjoint") or than avoid what is held out (also more than 2**24 prefixes, or a share of none or all
+        contexts), j + k > modulus ("official").
     """
     check_name("make_splits", "task", task, TASKS)
     modulus, j, k = _check_sizes("make_splits", modulus, j, k)
@@ -248,15 +271,25 @@ def make_splits(
         rows = np.array(list(tuples), np.int64).reshape(count, width)
         chosen = rows[:train], rows[:validation], rows[validation : validation + test]
     else:
-        every = modulus**width
+        read, size = (contexts, width) if recipe == "held-out" else (pairs, 2)
         share = check_number("make_splits", "held_out", held_out, "a number in (0, 1)", 0.0, above=True)
-        check_integer("make_splits", "modulus**(j+k)", every, validation + test, MOST_CONTEXTS)
-        number = check_integer("make_splits", "held_out * modulus**(j+k)", round(share * every), 1, every - 1)
-        source = bit_source(seed, "posgen held-out contexts")
-        left_out = randomness.distinct_rows(source, number, modulus, width)
+        check_integer("make_splits", "modulus**(j+k)", modulus**width, validation + test, MOST_CONTEXTS)
+        every, of = modulus**size, "modulus**(j+k)" if recipe == "held-out" else "modulus**2"
+        number = check_integer("make_splits", f"held_out * {of}", round(share * every), 1, every - 1)
+        source = bit_source(seed, f"posgen {recipe} contexts")
+        left_out = randomness.distinct_rows(source, number, modulus, size)
         tested = randomness.distinct_rows(bit_source(seed, "posgen prefixes"), validation + test, modulus, width)
-        unused = _all_but(tested, bit_source(seed, "posgen training prefixes"), modulus)
-        trained = _avoiding(left_out, task, unused, train, train_length, modulus, j, k, h)
+        unused = all_but(tested, bit_source(seed, "posgen training prefixes"), modulus)
+        trained = avoiding(
+            left_out,
+            lambda rows: read(task, generate(task, rows, train_length, modulus, j, k, h), modulus, j, k),
+            *(unused, modulus, train),
+        )
+        if len(trained) < train:
+            raise ValueError(
+                f"make_splits: train is {train}, expected at most {len(trained)}, the prefixes left whose "
+                f"{train_length} tokens meet none of the {number} held-out contexts; hold out a smaller share"
+            )
         chosen = trained, tested[:validation], tested[validation:]
     lengths = train_length, test_length, test_length
     splits = [generate(task, x, n, modulus, j, k, h) for x, n in zip(chosen, lengths, strict=True)]
@@ -265,38 +298,6 @@ def make_splits(
     name = getattr(h, "__name__", str(h))
     first, second, third = splits
     return Dataset(first, second, third, task, recipe, seed, train_length, test_length, modulus, j, k, name, left_out)
-
-
-def context_codes(tokens: IntArray, modulus: int) -> IntArray:
-    """Number contexts (..., j + k) by reading their tokens as digits: (...) int64 in [0, modulus**(j+k))."""
-    return np.asarray(tokens @ (modulus ** np.arange(tokens.shape[-1] - 1, -1, -1)))
-
-
-def _all_but(rows: IntArray, source: randomness.BitSource, modulus: int) -> IntArray:
-    """All rows of as many tokens as `rows` have, in random order, without these."""
-    width = rows.shape[1]
-    codes = randomness.permutation(source, modulus**width)
-    others = codes[~np.isin(codes, context_codes(rows, modulus))]
-    return np.stack(np.unravel_index(others, (modulus,) * width), axis=1).astype(np.int64)
-
-
-def _avoiding(
-    left_out: IntArray, task: str, prefixes: IntArray, count: int, length: int, modulus: int, j: int, k: int, h: Rule
-) -> IntArray:  # fmt: skip
-    """The first `count` of the prefixes whose sequences of `length` tokens meet no context of `left_out`."""
-    marked = np.zeros(modulus ** (j + k), bool)
-    marked[context_codes(left_out, modulus)] = True
-    kept = prefixes[:0]
-    for start in range(0, len(prefixes), _AT_ONCE):
-        rows = prefixes[start : start + _AT_ONCE]
-        read = contexts(task, generate(task, rows, length, modulus, j, k, h), modulus, j, k)
-        kept = np.concatenate([kept, rows[~marked[context_codes(read, modulus)].any(axis=1)]])
-        if len(kept) >= count:
-            return kept[:count]
-    raise ValueError(
-        f"make_splits: train is {count}, expected at most {len(kept)}, the prefixes left whose {length} tokens meet "
-        f"none of the {len(left_out)} held-out contexts; hold out a smaller share"
-    )
 
 
 def with_front_token(sequences: ArrayLike, modulus: int = 17) -> IntArray:

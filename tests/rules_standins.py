@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from refrope.posgen import make_rule, make_splits
-from refrope.rules.shortcuts import difference_answers, full_answers
+from refrope.rules.shortcuts import full_answers, shortcut_answers
 from refrope.rules.subject import Subject
 
 SIZES = {"train": 400, "validation": 5, "test": 211, "train_length": 37, "test_length": 83}
@@ -50,5 +50,5 @@ def rule_follower(task, rule="sum", **options):
 
 
 def shortcut_follower(task, rule="sum", **options):
-    """One that answers what differences of steps say, and 0 where there are none yet."""
-    return subject(task, lambda x: difference_answers(task, x, rule_of(rule)), rule, **options)
+    """One that answers the shortcut, and 0 where there is none yet."""
+    return subject(task, lambda x: shortcut_answers(task, x, rule_of(rule)), rule, **options)

@@ -15,15 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refrope import posgen
+from refrope.held_out import context_codes
 from refrope.posgen import (
     TASKS,
-    context_codes,
     contexts,
     digest,
     far_start,
     generate,
     inputs_and_targets,
     make_splits,
+    pair_lag,
+    pairs,
     with_front_token,
 )
 
@@ -83,9 +85,28 @@ STANDARD = {
         "1613caeb65830261328c6d316e680a08a0da3f4518091965c9a58a6726dedde1",
         "ad0432b7616037796bed1e138e6fb744168e4afdf04ce0a37d78ae7bdceabdb4",
     ),
+    ("recursive", "held-out-pairs"): (
+        "356d075987571dd0f7a2f6b1857845494afab0b31a3a0f912bcb2a9f5423c933",
+        "fd004a5a6495ad1540f10b1eed8384263f6af18e18898f726acf2212de97db94",
+        "b0f34533aaedecc00a0460dbad5b64eac0ac545f585aca294778fb31e2cbd8e9",
+        "68a8c1c791a2318afaf3bf512255668bcbac49aecc577997e1a39b83cd438c4a",
+    ),
+    ("cot", "held-out-pairs"): (
+        "3c8365639c7ec72f4a28523b81b4706407a499c717a4c834fde64c123357c56a",
+        "0da4a9616c4ecc14d70750580c3bfbe43e1d3b0e40e578ec279ea0ae0d867b30",
+        "e0700361237b9944774a968605622a13c3d8fbba0b7a610afa8d6764c5f6947a",
+        "8f4ebfd2079dd8b2d2fdd86f3b7ff153dd176c7ac413144b0d27ff38dc00db65",
+    ),
+    ("semirecursive", "held-out-pairs"): (
+        "bea35a4f6257e9e8d48276c1c1571a206aa44af43835a0a5c2fe7da787d3cab8",
+        "bef7ee059c237d32d125aba4ad8555c5a095efd702921ba609f4fc616a4a050e",
+        "1613caeb65830261328c6d316e680a08a0da3f4518091965c9a58a6726dedde1",
+        "08e7e27e58a56bdf4d19dd19955dda2608326b1580f3de56d17b12cece48ff98",
+    ),
 }
-# That of the 835 contexts which training never meets in the three last.
+# That of the 835 contexts which training never meets in recipe held-out, and the pairs in held-out-pairs.
 HELD_OUT = "0085c253295b6e1da04e686ea4eac3cc2e72ee9630de49b43d17461c8f89e3f9"
+HELD_OUT_PAIRS = [[3, 13], [2, 8], [12, 12]]
 
 
 @cache
@@ -560,6 +581,37 @@ def test_no_standard_training_step_has_a_held_out_context_and_one_test_step_in_a
     assert (0.01 < unseen < 0.02) if task == "semirecursive" else (0.15 < unseen < 0.25)
 
 
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("j", "k"), [(1, 3), (2, 1)])
+def test_pairs_are_the_last_token_and_the_one_a_lag_back(task, j, k):
+    x = random_sequences(task, 30)
+    lag = j + k + 1 if task == "recursive" else k + 1
+    assert pair_lag(task, j, k) == lag
+    read = pairs(task, x, 17, j, k)
+    assert read.shape == (500, 30 - lag, 2)
+    for step in range(lag, 30):
+        assert np.array_equal(read[:, step - lag], x[:, [step - lag, step - 1]])
+    assert pairs(task, x[:, :lag], 17, j, k).shape == (500, 0, 2)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_training_step_has_a_held_out_pair_and_one_test_step_in_a_hundred_has(task):
+    made = standard(task, "held-out-pairs")
+    assert made.held_out.tolist() == HELD_OUT_PAIRS
+    assert not made.held_out.flags.writeable
+    held_out = {tuple(pair) for pair in HELD_OUT_PAIRS}
+    lag = 5 if task == "recursive" else 4
+    found = [
+        sum((row[step - lag], row[step - 1]) in held_out for row in x.tolist() for step in range(lag, x.shape[1]))
+        for x in (made.train, made.test)
+    ]
+    assert found[0] == 0
+    # 3 of 289 pairs, 252 steps of 1,000 sequences: 2,616 expected; a cycle of 96 tokens doubles its spread, thrice 100.
+    assert abs(found[1] - 2_616) < 300
+    others = context_codes(pairs(task, made.train), 17)
+    assert len(np.unique(others)) == 286
+
+
 @pytest.mark.parametrize("recipe", ["disjoint", "official"])
 def test_other_recipes_hold_nothing_out(recipe):
     assert standard("cot", recipe).held_out.shape == (0, 4)
@@ -717,7 +769,8 @@ IN_SPLITS = "integers (n, T) in [0, 17)"
         ),
         (
             lambda: make_splits("cot", recipe="oficial", seed=1),
-            "make_splits: unknown recipe 'oficial'; did you mean 'official'? known: disjoint, official, held-out",
+            "make_splits: unknown recipe 'oficial'; did you mean 'official'? known: disjoint, official, held-out, "
+            "held-out-pairs",
         ),
         (
             lambda: make_splits("cot", rule="summ", seed=1),
@@ -770,6 +823,14 @@ IN_SPLITS = "integers (n, T) in [0, 17)"
         (
             lambda: make_splits("cot", recipe="held-out", seed=1, k=6),
             "make_splits: modulus**(j+k) is 410338673, expected an integer in [2000, 16777216]",
+        ),
+        (
+            lambda: make_splits("cot", recipe="held-out-pairs", seed=1, held_out=0.001),
+            "make_splits: held_out * modulus**2 is 0, expected an integer in [1, 288]",
+        ),
+        (
+            lambda: pair_lag("cots"),
+            "pair_lag: unknown task 'cots'; did you mean 'cot'? known: recursive, cot, semirecursive",
         ),
         (
             lambda: contexts("cot", [[1, 2, 3]]),

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from refrope import cli
+from refrope import RoPE, YaRN, cli
 from refrope.rules import command
 from refrope.rules.command import _subjects
 from refrope.rules.examining import examine_tasks
@@ -54,7 +54,7 @@ def test_every_model_of_a_sweep_is_examined_with_all_that_it_was_tested_with(swe
         ("semirecursive", "latin", "rope", "rope"),
     ]
     for number, model in enumerate(models, start=1):
-        assert f"== {model['title']} (recipe held-out; within and beyond 64 tokens)" in said
+        assert f"== {model['title']} (recipe held-out; within and beyond 64 tokens; {model['run']})" in said
         assert (out / f"attention-{number}.png").read_bytes().startswith(b"\x89PNG")
         assert {row["sequences"] for row in model["following"]} == {"true", "slips", "shifted"}
         assert {row["context"] for row in model["contexts"]} >= {"held out", "unseen"}
@@ -69,7 +69,8 @@ def test_every_model_of_a_sweep_is_examined_with_all_that_it_was_tested_with(swe
         "What the answers add up",
         "Answers after a changed token, %",
         "held out",
-        "All models, % within the training length",
+        "All models, within the training length but for OOD",
+        "Tables of contexts learned by heart, %",
     ):
         assert words in said
 
@@ -78,6 +79,7 @@ def test_what_is_examined_is_the_swept_model_under_the_encoding_of_its_row(swept
     rows = {(row["run"], row["encoding"]): row for row in load_rows(swept)}
     trained = {run.name: run for run in load_models(swept)}
     for about, subject in _subjects(swept, None):
+        assert type(subject.encoding) is {"rope": RoPE, "yarn": YaRN}[about["encoding"]]
         x = subject.dataset.test
         accuracy = (subject.answers(x) == x)[:, 64:].mean()
         assert accuracy == pytest.approx(rows[about["run"], about["encoding"]]["ood_accuracy"], abs=1e-12)

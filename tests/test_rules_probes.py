@@ -27,7 +27,7 @@ def rows_of(rows, **wanted):
 def test_rule_and_shortcut_are_told_apart_without_an_exception(task, rule, front_token):
     full = follow(rule_follower(task, rule, front_token=front_token), seed=5)
     short = follow(shortcut_follower(task, rule, front_token=front_token), seed=5)
-    for rows, name, other in ((full, "rule", "differences"), (short, "differences", "rule")):
+    for rows, name, other in ((full, "rule", "shortcut"), (short, "shortcut", "rule")):
         for row in rows:
             if row["steps"] == "first":
                 continue
@@ -50,11 +50,18 @@ def test_two_terms_are_counted_where_they_are_wrong_too(task):
             assert abs(row["two_terms"] - CHANCE) < CHANCE_ERROR
 
 
+def test_a_random_table_has_no_shortcut_to_follow():
+    for row in follow(rule_follower("cot", "table"), seed=5):
+        assert row["shortcut"] is None
+        assert row["rule"] == 1
+        assert row["neither"] == 0
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_first_step_has_no_shortcut(task):
     first = rows_of(follow(shortcut_follower(task), seed=5), steps="first", sequences="true")
     assert [row["where"] for row in first] == ["within"]
-    assert first[0]["differences"] is first[0]["two_terms"] is None
+    assert first[0]["shortcut"] is first[0]["two_terms"] is None
     assert first[0]["rule"] < 0.2
     assert rows_of(follow(rule_follower(task), seed=5), steps="first", sequences="true")[0]["rule"] == 1
 
@@ -65,8 +72,8 @@ def test_a_model_that_knows_nothing_follows_either_by_chance(task):
     for row in follow(subject(task, lambda x: noise[: len(x)]), seed=5):
         if row["count"] >= 100:
             assert abs(row["rule"] - CHANCE) < CHANCE_ERROR, row
-            if row["differences"] is not None:
-                assert abs(row["differences"] - CHANCE) < CHANCE_ERROR, row
+            if row["shortcut"] is not None:
+                assert abs(row["shortcut"] - CHANCE) < CHANCE_ERROR, row
 
 
 def test_groups_of_steps_are_those_of_the_task():
@@ -91,6 +98,9 @@ def test_slips_break_the_rule_at_single_steps_and_shifts_at_all(task):
         assert not errors[:, :4].any()
         assert ((errors >= 0) & (errors < 17)).all()
         assert np.array_equal((x - asked.by_rule(x))[:, 4:] % 17, errors[:, 4:])
+        square = rule_follower(task, "latin")
+        x = with_errors(square, errors)
+        assert np.array_equal((x != square.by_rule(x))[:, 4:], errors[:, 4:] > 0)
     places = slips(asked, 5, gap=7) > 0
     assert set(np.flatnonzero(places.any(axis=0)).tolist()) == set(range(4, BEYOND))  # from 4 .. 10 on, every seventh
     assert (places[:, 4:].cumsum(axis=1)[:, 6] == 1).all()
@@ -116,7 +126,7 @@ def test_all_steps_but_the_slips_and_those_soon_after_are_counted_once():
 def test_one_slip_at_a_time_tells_the_same():
     rare = follow(shortcut_follower("cot"), seed=5, gap=60)
     for row in rows_of(rare, sequences="slips", place="after"):
-        assert (row["rule"], row["differences"]) == (0, 1)
+        assert (row["rule"], row["shortcut"]) == (0, 1)
 
 
 def test_probes_depend_on_the_seed_and_on_nothing_else():

@@ -7,7 +7,7 @@ from rules_standins import rule_follower, shortcut_follower
 
 from refrope.rules import tables
 from refrope.rules.examining import examine_tasks
-from refrope.rules.memory import by_context
+from refrope.rules.memory import by_context, by_table
 from refrope.rules.probes import follow
 from refrope.rules.responses import responses
 
@@ -22,7 +22,7 @@ def cells(table, *start):
 
 def test_following_says_whom():
     table = tables.following_table(follow(shortcut_follower("cot"), 5))
-    whom = ["rule", "differences", "two terms"]
+    whom = ["rule", "shortcut", "two terms"]
     assert cells(table, "sequences", "steps") == [f"{w} {where}" for where in ("within", "beyond") for w in whom]
     assert cells(table, "the step after a slip", "where the sum has a shortcut") == ["0.0", "100.0", "100.0"] * 2
     assert cells(table, "shifted sequences", "where the sum has a shortcut") == ["0.0", "100.0", "100.0"] * 2
@@ -52,20 +52,27 @@ def test_changes_say_which_tokens_matter():
     table = tables.changes_table(responses(rule_follower("recursive", "latin"), 5))
     assert cells(table, "where the sum has a shortcut", "as the rule within") == ["100.0"] * 6
     assert cells(table, "where the sum has a shortcut", "unchanged beyond") == ["0.0"] * 4 + ["100.0"] * 2
+    assert cells(table, "where the sum has a shortcut", "as the shortcut within")[5] == "100.0"
 
 
 def test_contexts_and_a_summary_have_all_counts():
     asked = rule_follower("semirecursive", recipe="held-out")
-    contexts = by_context(asked)
+    contexts, looked_up = by_context(asked), by_table(asked)
     table = tables.contexts_table(contexts)
-    for kind in ("seen", "held out"):
-        count, right, *_ = cells(table, kind, "where the sum has a shortcut")
-        row = next(r for r in contexts if (r["context"], r["steps"], r["where"]) == (kind, "two tokens", "within"))
+    for of, kind in (("rule", "seen"), ("rule", "held out"), ("pair", "seen")):
+        label = {"rule": "rule's tokens", "pair": "pair"}[of]
+        count, right, *_ = cells(table, f"{label} {kind}", "where the sum has a shortcut")
+        wanted = {"of": of, "context": kind, "steps": "two tokens", "where": "within"}
+        row = next(row for row in contexts if all(row[name] == value for name, value in wanted.items()))
         assert (count, right) == (str(row["count"]), "100.0")
-    about = {"task": "semirecursive", "settings": {"rule": "sum"}, "encoding": "rope", "seed": 3}
-    summary = tables.summary_table([about | {"following": follow(asked, 5), "contexts": contexts}])
-    wanted = ["3", "100.0", "100.0", "100.0", "100.0", "0.0", "100.0", "0.0", "100.0", "100.0"]
-    assert cells(summary, "semirecursive", "sum", "rope") == wanted
+    whole = [row for row in looked_up if row["of"] == "pair" and row["where"] == "within" and row["steps"] != "first"]
+    assert cells(tables.lookup_table(looked_up), "pair", "where the sum has a shortcut")[:2] == ["100.0", "100.0"]
+    about = {"task": "semirecursive", "settings": {"rule": "sum", "recipe": "held-out"}, "encoding": "rope", "seed": 3}
+    found = {"following": follow(asked, 5), "contexts": contexts, "tables": looked_up}
+    summary = cells(tables.summary_table([about | found]), "semirecursive", "sum", "held-out", "rope")
+    assert summary[:-2] == ["3", "100.0", "100.0", "100.0", "100.0", "0.0", "100.0", "0.0", "100.0"]
+    score = sum(row["count"] * row["accuracy"] for row in whole) / sum(row["count"] for row in whole)
+    assert summary[-2:] == [f"{100 * score:.1f}"] * 2  # of one that is always right, as many agree
 
 
 def test_tasks_are_described_in_lines_that_can_be_checked():

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.evaluate import PART_TOKENS, reading
-from refrope.posgen import far_start
+from refrope.posgen import far_start, pair_lag
 from refrope.randomness import IntArray
-from refrope.rules.shortcuts import shortcut_lag
 from refrope.rules.subject import Subject
 
 FloatArray = npt.NDArray[np.float64]
@@ -50,7 +49,7 @@ class HeadAttention(NamedTuple):
 
 def roles(task: str, step: int, j: int = 1, k: int = 3) -> dict[str, list[int]]:
     """The places of the tokens before x_l, l = `step`, that a rule reads, by name; each place once."""
-    lag, start = shortcut_lag(task, j, k), far_start(task, step, j, k)
+    lag, start = pair_lag(task, j, k), far_start(task, step, j, k)
     named = {f"x_{{l-{distance}}}": [step - distance] for distance in range(1, k + 1)}
     return named | {"far": list(range(start, start + j)), f"x_{{l-{lag}}}": [step - lag]}
 
@@ -95,7 +94,7 @@ def _counted_steps(subject: Subject, length: int) -> dict[str, IntArray]:
     """The steps l whose tokens `roles` names are different ones, within the training length and beyond."""
     d = subject.dataset
     steps = []
-    for step in range(shortcut_lag(d.task, d.j, d.k), length):
+    for step in range(pair_lag(d.task, d.j, d.k), length):
         places = [place for named in roles(d.task, step, d.j, d.k).values() for place in named]
         if len(set(places)) == len(places):
             steps.append(step)
@@ -107,7 +106,7 @@ def _counted_steps(subject: Subject, length: int) -> dict[str, IntArray]:
 def _names(subject: Subject) -> list[str]:
     d = subject.dataset
     front = [FRONT] if subject.front_token else []
-    return [*roles(d.task, shortcut_lag(d.task, d.j, d.k), d.j, d.k), *front, ELSEWHERE]
+    return [*roles(d.task, pair_lag(d.task, d.j, d.k), d.j, d.k), *front, ELSEWHERE]
 
 
 def _weights(subject: Subject, sequences: IntArray) -> list[npt.NDArray[Any]]:

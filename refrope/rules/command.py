@@ -19,13 +19,14 @@ from refrope.rules.subject import Subject
 from refrope.sweep import load_models
 
 _EPILOG = """\
-Slips: one token in 16 breaks the rule, so that the shortcut misses at the step after it. Shifted: every step adds the
-same number to the rule, so that the rule misses everywhere and the shortcut nowhere. Two terms: 2 x_l-1 - x_l-lag, the
-shortcut where the sum has one; differences: the rule plus its error at the step before, which is the same there. An
-answer that knows nothing agrees one time in 17 (5.9 %). Without DIR, what follows from the tasks alone.
+Rule: the full rule, from j + k = 4 tokens. Shortcut: solve the rule at x_l-1 for the sum of near tokens and slide it
+on; for the sum that takes two tokens, 2 x_l-1 - x_l-lag, at most steps, for a Latin square three. Slips: one token in
+16 breaks the rule, so that the shortcut misses at the step after it. Shifted: every step adds the same number to the
+near tokens, so that the rule misses everywhere and the shortcut nowhere. An answer that knows nothing agrees one time
+in 17 (5.9 %). Without DIR, what follows from the tasks alone.
 
 examples:
-  refrope sweep --tasks all --recipe held-out --encodings rope --out swept
+  refrope sweep --tasks all --recipe held-out,held-out-pairs --encodings rope --out swept
   refrope rules swept --out rules-results"""
 
 
@@ -70,7 +71,7 @@ def run_rules(options: argparse.Namespace) -> int:
         found["models"].append(model)
         _figure(model, subject, options.out / f"attention-{number}.png")
     if found["models"]:
-        print(f"\nAll models, % within the training length\n{tables.summary_table(found['models'])}\n")
+        print(f"\nAll models, within the training length but for OOD\n{tables.summary_table(found['models'])}\n")
     elif options.directory is not None:
         raise ValueError(f"rules: no trained model in {options.directory} fits, expected a finished run of a sweep")
     found["tasks"] = examine_tasks(options.seed)
@@ -112,7 +113,7 @@ def _print_tasks(found: dict[str, Any]) -> None:
 
 def _print_model(model: dict[str, Any], subject: Subject) -> None:
     data = subject.dataset
-    print(f"\n== {model['title']} (recipe {data.recipe}; within and beyond {data.train_length} tokens)")
+    print(f"\n== {model['title']} (recipe {data.recipe}; within and beyond {data.train_length} tokens; {model['run']})")
     print(f"\nWhom the answers follow, %\n{tables.following_table(model['following'])}")
     if model["settings"]["rule"] == "sum":
         print("\nWhat the answers add up: coefficients mod 17, and how many answers have them")
@@ -120,6 +121,7 @@ def _print_model(model: dict[str, Any], subject: Subject) -> None:
     else:
         print(f"\nAnswers after a changed token, %\n{tables.changes_table(model['responses'])}")
     print(f"\nRule or memory\n{tables.contexts_table(model['contexts'])}")
+    print(f"\nTables of contexts learned by heart, %\n{tables.lookup_table(model['tables'])}")
     print(f"\nAttention, %\n{tables.attention_table(model['attention'])}")
 
 

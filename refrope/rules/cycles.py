@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from refrope.errors import check_integer, check_name
-from refrope.posgen import TASKS, Rule, context_codes, generate, sum_rule
+from refrope.held_out import context_codes
+from refrope.posgen import TASKS, Rule, generate, sum_rule
 from refrope.randomness import IntArray
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from refrope.posgen import RULES, TASKS, make_rule, make_splits
 from refrope.rules.attention import attention
 from refrope.rules.cycles import cycles
-from refrope.rules.memory import by_context
+from refrope.rules.memory import by_context, by_table
 from refrope.rules.probes import follow
 from refrope.rules.responses import responses
 from refrope.rules.shortcuts import has_shortcut, two_term_rules
@@ -34,13 +34,14 @@ def examine(subject: Subject, seed: int, sequences: int | None = None) -> dict[s
 
     Returns
     -------
-    "following", "responses", "contexts", "attention": lists of dicts, as the functions of those modules say
+    "following", "responses", "contexts", "tables", "attention": lists of dicts, as the functions of those modules say
     """
     asked = replace(subject, dataset=replace(subject.dataset, test=subject.dataset.test[:sequences]))
     return {
         "following": follow(asked, seed),
         "responses": responses(asked, seed),
         "contexts": by_context(asked),
+        "tables": by_table(asked),
         "attention": [
             {
                 **{"layer": each.layer, "head": each.head, "where": each.where, "shares": each.shares},

@@ -1,9 +1,9 @@
-"""Rule against memory: are contexts answered that no training step had?
+"""Rule against memory: are contexts answered that no training step had, and what would a table of contexts score?
 
-A context is what the full rule reads at a step. In data of recipe "held-out" of `refrope.posgen.make_splits` some of
-them never occur in training, and others by chance or in consequence. A model that answers all of them alike has not
-learned answers context by context. That leaves smaller tables, above all that of the shortcut's two tokens, which has
-only m**2 entries: the share of test steps whose two tokens occurred side by side in training is counted too.
+A context is what is read at a step: "rule", the j + k tokens of the full rule; "pair", the two tokens that decide the
+sum at most steps. In data of recipe "held-out" some contexts of the rule never occur in training, in "held-out-pairs"
+some pairs. A model that answers those as well as others does not look up that context. To know a rule it must pass for
+pairs too, of which there are only m**2: a table of them, learned by heart, solves most steps.
 """
 
 from __future__ import annotations
@@ -12,21 +12,40 @@ from typing import Any
 
 import numpy as np
 
-from refrope.posgen import context_codes, contexts
+from refrope import posgen
+from refrope.held_out import context_codes
 from refrope.randomness import BoolArray, IntArray
 from refrope.rules.probes import share
-from refrope.rules.shortcuts import has_shortcut, shortcut_lag
 from refrope.rules.subject import Subject
 
+CONTEXTS = ("rule", "pair")
+_RECIPES = {"rule": "held-out", "pair": "held-out-pairs"}
+_NONE = -1
 
-def kinds_of_contexts(subject: Subject) -> dict[str, BoolArray]:
-    """For the test's tokens (n, T), whether the context of each is "seen" in training, "held out", or else "unseen"."""
+
+def _codes(subject: Subject, of: str, sequences: IntArray) -> IntArray:
+    """The number of each step's context, (n, T) int64; `_NONE` within the prefix and where there is no pair yet."""
     d = subject.dataset
-    trained, tested = (context_codes(contexts(d.task, x, d.modulus, d.j, d.k), d.modulus) for x in (d.train, d.test))
-    seen, held_out = np.isin(tested, trained), np.isin(tested, context_codes(d.held_out, d.modulus))
-    kinds = {"seen": seen, "held out": held_out, "unseen": ~seen & ~held_out}
-    prefix = ((0, 0), (d.j + d.k, 0))
-    return {name: np.pad(where, prefix) for name, where in kinds.items()}
+    read = posgen.contexts if of == "rule" else posgen.pairs
+    found = context_codes(read(d.task, sequences, d.modulus, d.j, d.k), d.modulus)
+    codes = np.full(sequences.shape, _NONE, np.int64)
+    codes[:, sequences.shape[1] - found.shape[1] :] = found
+    codes[:, : d.j + d.k] = _NONE
+    return codes
+
+
+def kinds_of_contexts(subject: Subject, of: str) -> dict[str, BoolArray]:
+    """For the test's tokens (n, T), whether the context of each is "seen" in training, "held out", or else "unseen".
+
+    `of` is one of `CONTEXTS`. Tokens without a context are none of these.
+    """
+    d = subject.dataset
+    trained, tested = _codes(subject, of, d.train), _codes(subject, of, d.test)
+    held_out = np.zeros(tested.shape, bool)
+    if d.recipe == _RECIPES[of]:
+        held_out = np.isin(tested, context_codes(d.held_out, d.modulus))
+    seen = np.isin(tested, trained) & (tested != _NONE)
+    return {"seen": seen, "held out": held_out, "unseen": ~seen & ~held_out & (tested != _NONE)}
 
 
 def by_context(subject: Subject) -> list[dict[str, Any]]:
@@ -34,32 +53,57 @@ def by_context(subject: Subject) -> list[dict[str, Any]]:
 
     Returns
     -------
-    One dict for each kind of context and group of `Subject.steps` that occur: "context", "steps", "where", "count",
-    "accuracy"; and "pairs_seen", the share of these steps whose shortcut pair occurred in training (None where there is
-    no shortcut).
+    One dict for each of `CONTEXTS`, kind of context and group of `Subject.steps` that occur: "of", "context", "steps",
+    "where", "count", "accuracy".
     """
     x = subject.dataset.test
     right = subject.answers(x) == x
-    known = _pairs_seen(subject)
     return [
         {
-            **{"context": kind, "steps": group.kind, "where": group.where, "count": int(among.sum())},
-            "accuracy": share(right, among),
-            "pairs_seen": share(known, among) if group.kind == "two tokens" else None,
+            **{"of": of, "context": kind, "steps": group.kind, "where": group.where},
+            **{"count": int(among.sum()), "accuracy": share(right, among)},
         }
-        for kind, places in kinds_of_contexts(subject).items()
+        for of in CONTEXTS
+        for kind, places in kinds_of_contexts(subject, of).items()
         for group in subject.steps()
         if (among := places & group.which).any()
     ]
 
 
-def _pairs_seen(subject: Subject) -> BoolArray:
-    """For the test's tokens (n, T), whether x_{l-lag} and x_{l-1} stood so before a training step with a shortcut."""
+def by_table(subject: Subject) -> list[dict[str, Any]]:
+    """What a table of contexts scores that holds the commonest next token of each in training, and who agrees with it.
+
+    Returns
+    -------
+    One dict for each of `CONTEXTS` and group of `Subject.steps` with any: "of", "steps", "where", "count"; "accuracy",
+    the table's, which has no answer to what it has not seen; "agreement", the share of the model's answers that it has.
+    """
     d = subject.dataset
-    lag = shortcut_lag(d.task, d.j, d.k)
+    answers = subject.answers(d.test)
+    rows = []
+    for of in CONTEXTS:
+        table = _table_answers(subject, of)
+        has_context = (_codes(subject, of, d.test) != _NONE).any(axis=0)
+        for group in subject.steps():
+            among = np.broadcast_to(group.which & has_context, table.shape)
+            if not among.any():
+                continue
+            rows.append(
+                {
+                    **{"of": of, "steps": group.kind, "where": group.where, "count": int(among.sum())},
+                    **{"accuracy": share(table == d.test, among), "agreement": share(table == answers, among)},
+                }
+            )
+    return rows
 
-    def pairs(x: IntArray) -> IntArray:
-        return np.asarray(x[:, :-lag] * d.modulus + x[:, lag - 1 : -1])
 
-    trained = pairs(d.train)[:, has_shortcut(d.task, d.train_length, d.j, d.k)[lag:]]
-    return np.pad(np.isin(pairs(d.test), trained), ((0, 0), (lag, 0)))
+def _table_answers(subject: Subject, of: str) -> IntArray:
+    """For each token of the test, the commonest token after its context in training, (n, T); `_NONE` for none."""
+    d = subject.dataset
+    trained, tested = _codes(subject, of, d.train), _codes(subject, of, d.test)
+    size = d.j + d.k if of == "rule" else 2
+    known = trained != _NONE
+    counts = np.bincount(trained[known] * d.modulus + d.train[known], minlength=d.modulus ** (size + 1))
+    counts = counts.reshape(-1, d.modulus)
+    best = np.where(counts.any(axis=1), counts.argmax(axis=1), _NONE)
+    return np.where(tested == _NONE, _NONE, best[tested])

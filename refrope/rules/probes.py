@@ -1,8 +1,8 @@
 """Sequences on which rule and shortcut part, and whom a model follows there.
 
-    errors (n, T) ──► x_l = h(far, near) + errors_l ──► model's answers ──► share that is the rule's, the shortcut's
+    errors (n, T) ──► x_l = h(far, near + errors_l) ──► model's answers ──► share that is the rule's, the shortcut's
 
-What is added to a step decides which of the two breaks, since differences answer h plus the error of the step before:
+The shortcut takes the near sum of the step before from its answer, error included. So errors decide which one breaks:
 
     true      0 everywhere        both right: nothing to tell, but how well the task is solved
     slips     one token in 16     the rule holds at every other step; the shortcut misses at the step after a slip
@@ -21,6 +21,7 @@ import numpy as np
 from refrope.errors import check_integer
 from refrope.posgen import generate
 from refrope.randomness import BoolArray, IntArray, bit_source, bounded_integers
+from refrope.rules.shortcuts import NONE
 from refrope.rules.subject import Subject
 
 GAP = 16  # steps from one slip to the next
@@ -28,12 +29,17 @@ _LATER = 8  # steps after a slip from which on it counts as long past
 
 
 def with_errors(subject: Subject, errors: IntArray) -> IntArray:
-    """Continue the test prefixes by x_l = h + errors_l mod m: (n, T) int64, whose prefix has no errors."""
+    """Continue the test prefixes by h of far tokens and of near ones, errors_l added to the last of these, mod m.
+
+    (n, T) int64 -> (n, T) int64; errors within the prefix do nothing.
+    """
     d = subject.dataset
     steps = iter(range(d.j + d.k, errors.shape[1]))
 
     def wrong(far: IntArray, near: IntArray, modulus: int) -> IntArray:
-        return np.asarray((subject.rule(far, near, modulus) + errors[:, next(steps)]) % modulus)
+        changed = near.copy()
+        changed[:, -1] = (near[:, -1] + errors[:, next(steps)]) % modulus
+        return subject.rule(far, changed, modulus)
 
     prefixes = subject.prefixes[: len(errors)]
     return generate(d.task, prefixes, errors.shape[1], d.modulus, d.j, d.k, wrong)
@@ -72,34 +78,33 @@ def follow(subject: Subject, seed: int, gap: int = GAP) -> list[dict[str, Any]]:
     -------
     One dict for each kind of sequence, place and group of `Subject.steps` that has any: "sequences" ("true", "slips",
     "shifted"); "place" ("all", or with slips "after": the step after one, "later": at least eight steps after one,
-    "before": before the first); "steps" and "where" of the group; "count"; "rule" and "differences", the shares of
-    answers that are the full rule's and those of `refrope.rules.shortcuts.difference_answers`; "two_terms", the share
-    that is 2 x_{l-1} - x_{l-lag}, where that is right and where not (None for both at the first step, which has none
-    before it); "neither": those that are neither the rule's nor those of differences. An answer may count for several.
+    "before": before the first); "steps" and "where" of the group; "count"; "rule", "shortcut" and "two_terms", the
+    shares of answers that are those of `refrope.rules.shortcuts`, right or not (the last two None at the first step and
+    where there is none); "neither": those that are neither the rule's nor the shortcut's. An answer may count for
+    several.
     """
     none = np.zeros(subject.dataset.test.shape, np.int64)
     rows = []
     for name, errors in (("true", none), ("slips", slips(subject, seed, gap)), ("shifted", shifts(subject, seed))):
         x = with_errors(subject, errors)
-        answers, full, differences = subject.answers(x), subject.by_rule(x), subject.by_differences(x)
+        answers, full, shortcut = subject.answers(x), subject.by_rule(x), subject.by_shortcut(x)
         two_terms = subject.by_two_terms(x)
         for place, counted in _places(name, errors).items():
             for group in subject.steps():
                 among = counted & group.which
                 if not among.any():
                     continue
-                first = group.kind == "first"
-                rows.append(
-                    {
-                        **{"sequences": name, "place": place, "steps": group.kind, "where": group.where},
-                        "count": int(among.sum()),
-                        "rule": share(answers == full, among),
-                        "differences": None if first else share(answers == differences, among),
-                        "two_terms": None if first else share(answers == two_terms, among),
-                        "neither": share((answers != full) & (answers != differences), among),
-                    }
-                )
+                about = {"sequences": name, "place": place, "steps": group.kind, "where": group.where}
+                said = {"rule": full, "shortcut": shortcut, "two_terms": two_terms}
+                shares = {who: _share_of(answers, by, among) for who, by in said.items()}
+                neither = share((answers != full) & (answers != shortcut), among)
+                rows.append(about | {"count": int(among.sum())} | shares | {"neither": neither})
     return rows
+
+
+def _share_of(answers: IntArray, by: IntArray, among: BoolArray) -> float | None:
+    """The share of `answers` that are those of `by`, None where that has none."""
+    return None if (by[among] == NONE).any() else share(answers == by, among)
 
 
 def _places(name: str, errors: IntArray) -> dict[str, BoolArray]:

@@ -68,9 +68,9 @@ def responses(subject: Subject, seed: int) -> list[dict[str, Any]]:
     -------
     One dict for each distance l - i of 1 .. j + k + 2 and, where the far token is further off, for "far", the first far
     token, and "before far", the token before that; and for each group of `Subject.steps` with answers that were right
-    before the change. "distance", "steps", "where", "count"; "rule", "differences", "unchanged": the shares of answers
-    after the change that are the full rule's, those of differences, and the same as before; and, for the sum,
-    "rule_coefficient" and "differences_coefficient", what these two have, "coefficient", the most frequent one of the
+    before the change. "distance", "steps", "where", "count"; "rule", "shortcut", "unchanged": the shares of answers
+    after the change that are the full rule's, the shortcut's, and the same as before; and, for the sum,
+    "rule_coefficient" and "shortcut_coefficient", what these two have, "coefficient", the most frequent one of the
     model, all in 0 .. m - 1, and its "share".
     """
     near = respond(subject, changes(subject, seed, far=False))
@@ -88,17 +88,17 @@ def respond(subject: Subject, change: Change) -> list[dict[str, Any]]:
     rows = np.arange(len(x))
     changed[rows, change.place] = (x[rows, change.place] + change.delta) % d.modulus
     before, after = subject.answers(x), subject.answers(changed)
-    full, differences = subject.by_rule(changed), subject.by_differences(changed)
+    full, shortcut = subject.by_rule(changed), subject.by_shortcut(changed)
     coefficients = {
         name: (answers - of) * _inverses(change.delta, d.modulus)[:, None] % d.modulus
-        for name, answers, of in (("", after, before), ("rule", full, x), ("differences", differences, x))
+        for name, answers, of in (("", after, before), ("rule", full, x), ("shortcut", shortcut, x))
     }
     right, linear = before == x, getattr(subject.rule, "__name__", "") == "sum_rule"
     found = []
     for distance, at in _distances(subject, change.place).items():
         for group in subject.steps():
-            among = at & group.which & right & (differences >= 0)
-            if not among.any():
+            among = at & group.which & right
+            if group.kind == "first" or not among.any():
                 continue
             row: dict[str, Any] = {
                 "distance": distance,
@@ -106,13 +106,13 @@ def respond(subject: Subject, change: Change) -> list[dict[str, Any]]:
                 "where": group.where,
                 "count": int(among.sum()),
             }
-            row |= {"rule": share(after == full, among), "differences": share(after == differences, among)}
+            row |= {"rule": share(after == full, among), "shortcut": share(after == shortcut, among)}
             row |= {"unchanged": share(after == before, among)}
             if linear:
                 own = coefficients[""][among]
                 top = int(np.bincount(own, minlength=d.modulus).argmax())
                 row |= {"coefficient": top, "share": float((own == top).mean())}
-                for name in ("rule", "differences"):
+                for name in ("rule", "shortcut"):
                     row[f"{name}_coefficient"] = _only(coefficients[name][among])
             found.append(row)
     return found

@@ -1,14 +1,19 @@
-"""What decides a token: the rule of a task, and what subtracting one step from the next leaves of it.
+"""What decides a token: the rule of a task, and shortcuts that use what the step before has summed up.
 
-    full rule    x_l = h(far, near)                              reads j + k tokens
-    differences  x_l = x_{l-1} + h at l - h at l-1               reads those of two steps
-    shortcut     x_l = 2 x_{l-1} - x_{l-lag}                     reads two tokens: differences of the sum, cancelled
+    full rule    x_l = h(far, near)                                   reads j + k tokens
+    shortcut     solve h at x_{l-1} for the near sum, slide it on     reads x_{l-1}, x_{l-1-k}, far tokens of both steps
+    two terms    2 x_{l-1} - x_{l-lag}                                reads two tokens: the shortcut of most sums
 
-For the sum h, neighbouring steps share all but two of their tokens where both have the same far tokens, or ones that
-slide along: from the second generated token on everywhere in recursive (lag j + k + 1) and cot (lag k + 1), and on
-every second step of semirecursive (lag k + 1). On its other steps four tokens are left for j = 1,
-x_l = 2 x_{l-1} - x_{l-4} + x_p - x_{p-1}, p being the far token's place. Any h that is a permutation of the sum has
-shortcuts too, of another form; of a random Latin square's two steps nothing cancels.
+All h of `refrope.posgen.make_rule` depend on two sums. Where h can be solved for the near one, x_{l-1} tells the near
+sum of its own step, and that of step l is this plus x_{l-1} - x_{l-1-k}.
+
+For h the sum, far tokens that both steps have in common cancel, or slide along with the near ones. From the second
+generated token on, two tokens are left everywhere in recursive (lag j + k + 1) and cot (lag k + 1), and on every second
+step of semirecursive (lag k + 1): x_l = 2 x_{l-1} - x_{l-lag}. On its other steps the far tokens of both steps remain,
+for j = 1 four tokens in all: x_l = 2 x_{l-1} - x_{l-4} + x_p - x_{p-1}, p being the far token's place.
+
+A Latin square leaves one token more, for j = 1 three: x_{l-1}, x_{l-4} and the far one, which both steps share in cot
+and on every second step of semirecursive; in recursive x_{l-1}, x_{l-4}, x_{l-5}. A random table cannot be solved.
 
 All functions answer for any tokens, also for those that break the rule: that is what they are for.
 """
@@ -21,22 +26,16 @@ from typing import NamedTuple
 import numpy as np
 
 from refrope.errors import check_integer
-from refrope.posgen import Rule, contexts, far_start, generate, sum_rule
+from refrope.posgen import LookupRule, Rule, contexts, generate, pair_lag, pairs, sum_rule
 from refrope.randomness import BoolArray, IntArray
 
 NONE = -1  # stands where there is no answer
 
 
-def shortcut_lag(task: str, j: int = 1, k: int = 3) -> int:
-    """How many tokens before x_l the second token of the shortcut stands."""
-    far_start(task, j + k, j, k)  # checks the names and sizes
-    return j + k + 1 if task == "recursive" else k + 1
-
-
 def has_shortcut(task: str, length: int, j: int = 1, k: int = 3) -> BoolArray:
     """(length,) bool: whether the sum's x_l follows from two tokens, l = 0 .. length - 1."""
     step = np.arange(length) - (j + k)
-    shortcut_lag(task, j, k)
+    pair_lag(task, j, k)  # checks the names and sizes
     return np.asarray((step > 0) & (step % 2 == 1) if task == "semirecursive" else step > 0)
 
 
@@ -51,33 +50,31 @@ def full_answers(
     return answers
 
 
-def difference_answers(
+def shortcut_answers(
     task: str, sequences: IntArray, rule: Rule = sum_rule, modulus: int = 17, j: int = 1, k: int = 3
 ) -> IntArray:
-    """The full rule's answer plus what it missed by at the step before, mod m: (n, T) int64.
+    """What h makes of the far sum and of the near sum that x_{l-1} tells: (n, T) -> (n, T) int64.
 
-    For the sum this is the shortcut wherever that exists. `NONE` for the first j + k + 1 tokens.
+    `NONE` for the first j + k + 1 tokens, and everywhere for a rule that cannot be solved for the near sum.
     """
-    full = full_answers(task, sequences, rule, modulus, j, k)
-    answers = np.full_like(full, NONE)
-    after = slice(j + k + 1, None)
-    answers[:, after] = (full[:, after] + sequences[:, j + k : -1] - full[:, j + k : -1]) % modulus
+    answers = np.full(sequences.shape, NONE, np.int64)
+    far = contexts(task, sequences, modulus, j, k)[..., :j].sum(axis=2) % modulus
+    last, gone = sequences[:, j + k : -1], sequences[:, j : -1 - k]  # x_{l-1}, x_{l-1-k} for l = j + k + 1, ...
+    if rule is sum_rule:
+        near = last - far[:, :-1]  # at step l - 1
+        answers[:, j + k + 1 :] = (far[:, 1:] + near + last - gone) % modulus
+    elif isinstance(rule, LookupRule) and (np.sort(rule.table, axis=1) == np.arange(modulus)).all():
+        near = np.argsort(rule.table, axis=1)[far[:, :-1], last]
+        answers[:, j + k + 1 :] = rule.table[far[:, 1:], (near + last - gone) % modulus]
     return answers
 
 
 def two_term_answers(task: str, sequences: IntArray, modulus: int = 17, j: int = 1, k: int = 3) -> IntArray:
     """2 x_{l-1} - x_{l-lag} mod m, right or not: (n, T) -> (n, T) int64, `NONE` for the first j + k + 1 tokens."""
-    lag = shortcut_lag(task, j, k)
+    read = pairs(task, sequences, modulus, j, k)
     answers = np.full(sequences.shape, NONE, np.int64)
-    answers[:, lag:] = (2 * sequences[:, lag - 1 : -1] - sequences[:, :-lag]) % modulus
+    answers[:, pair_lag(task, j, k) :] = (2 * read[..., 1] - read[..., 0]) % modulus
     answers[:, : j + k + 1] = NONE
-    return answers
-
-
-def shortcut_answers(task: str, sequences: IntArray, modulus: int = 17, j: int = 1, k: int = 3) -> IntArray:
-    """`two_term_answers` where the sum has a shortcut (`has_shortcut`), elsewhere `NONE`."""
-    answers = two_term_answers(task, sequences, modulus, j, k)
-    answers[:, ~has_shortcut(task, sequences.shape[1], j, k)] = NONE
     return answers
 
 

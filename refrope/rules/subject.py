@@ -13,7 +13,7 @@ from refrope.evaluate import answers_by_position
 from refrope.nn.transformer import Transformer
 from refrope.posgen import Dataset, Rule, sum_rule
 from refrope.randomness import BoolArray, IntArray
-from refrope.rules.shortcuts import difference_answers, full_answers, has_shortcut, two_term_answers
+from refrope.rules.shortcuts import full_answers, has_shortcut, shortcut_answers, two_term_answers
 from refrope.train_positions import TrainPositions
 
 
@@ -56,13 +56,13 @@ class Subject:
         d = self.dataset
         return full_answers(d.task, sequences, self.rule, d.modulus, d.j, d.k)
 
-    def by_differences(self, sequences: IntArray) -> IntArray:
-        """`difference_answers` for the task: for the sum, the shortcut where there is one."""
+    def by_shortcut(self, sequences: IntArray) -> IntArray:
+        """`shortcut_answers` for the task."""
         d = self.dataset
-        return difference_answers(d.task, sequences, self.rule, d.modulus, d.j, d.k)
+        return shortcut_answers(d.task, sequences, self.rule, d.modulus, d.j, d.k)
 
     def by_two_terms(self, sequences: IntArray) -> IntArray:
-        """`two_term_answers` for the task: right where the sum has a shortcut."""
+        """`two_term_answers` for the task."""
         d = self.dataset
         return two_term_answers(d.task, sequences, d.modulus, d.j, d.k)
 

@@ -22,6 +22,9 @@ _PLACES = {
 }
 
 
+_CONTEXTS = {"rule": "rule's tokens", "pair": "pair"}
+
+
 def percent(share: float | None) -> str:
     """A share as 12.3, a dash for None."""
     return "-" if share is None else f"{100 * share:.1f}"
@@ -40,7 +43,7 @@ def _distinct(rows: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
 
 def following_table(rows: list[dict[str, Any]]) -> str:
     """Whom the answers follow, in per cent, of `refrope.rules.probes.follow`."""
-    columns = {"rule": "rule", "differences": "differences", "two_terms": "two terms"}
+    columns = {"rule": "rule", "shortcut": "shortcut", "two_terms": "two terms"}
     table = [("sequences", "steps", *(f"{label} {where}" for where in WHERE for label in columns.values()))]
     for sequences, place, steps in _distinct(rows, "sequences", "place", "steps"):
         if (sequences, place) == ("slips", "before") or (steps == "first" and sequences != "true"):
@@ -57,7 +60,7 @@ def coefficients_table(rows: list[dict[str, Any]], modulus: int) -> str:
     """What answers add up, of `refrope.rules.responses.responses`: one line for rule, shortcut and each range."""
     header, lines = _header(rows), []
     for steps in _steps(rows):
-        for who, label in (("rule_coefficient", "full rule"), ("differences_coefficient", "shortcut")):
+        for who, label in (("rule_coefficient", "full rule"), ("shortcut_coefficient", "shortcut")):
             known = {row["distance"]: row.get(who) for row in rows if row["steps"] == steps}
             lines.append(
                 (_STEPS[steps], label, *(_signed(known.get(distance), modulus) for distance in _distances(rows)))
@@ -74,11 +77,11 @@ def coefficients_table(rows: list[dict[str, Any]], modulus: int) -> str:
 
 
 def changes_table(rows: list[dict[str, Any]]) -> str:
-    """How answers follow a changed token where the rule is not linear: shares that move as the rule, or not at all."""
+    """Shares of answers after a changed token that are the rule's, the shortcut's, the same as before."""
     header, lines = _header(rows), []
     for steps in _steps(rows):
         for where in WHERE:
-            for name, label in (("rule", "as the rule"), ("unchanged", "unchanged")):
+            for name, label in (("rule", "as the rule"), ("shortcut", "as the shortcut"), ("unchanged", "unchanged")):
                 found = [_find(rows, steps=steps, where=where, distance=distance) for distance in _distances(rows)]
                 cells = ("-" if row is None else percent(row[name]) for row in found)
                 lines.append((_STEPS[steps], f"{label} {where}", *cells))
@@ -109,12 +112,25 @@ def contexts_table(rows: list[dict[str, Any]]) -> str:
     """Accuracy by what training has seen, of `refrope.rules.memory.by_context`."""
     header = ("context of the step", "steps", *(f"{name} {where}" for where in WHERE for name in ("count", "right %")))
     table = [header]
-    for context, steps in _distinct(rows, "context", "steps"):
+    for of, context, steps in _distinct(rows, "of", "context", "steps"):
         cells: list[str] = []
         for where in WHERE:
-            row = _find(rows, context=context, steps=steps, where=where)
+            row = _find(rows, of=of, context=context, steps=steps, where=where)
             cells += ["-", "-"] if row is None else [str(row["count"]), percent(row["accuracy"])]
-        table.append((context, _STEPS[steps], *cells))
+        table.append((f"{_CONTEXTS[of]} {context}", _STEPS[steps], *cells))
+    return format_table(table, left=2)
+
+
+def lookup_table(rows: list[dict[str, Any]]) -> str:
+    """What tables learned by heart score, and the share of answers that are theirs: `refrope.rules.memory.by_table`."""
+    columns = {"accuracy": "right", "agreement": "model agrees"}
+    table = [("a table of the", "steps", *(f"{label} {where}" for where in WHERE for label in columns.values()))]
+    for of, steps in _distinct(rows, "of", "steps"):
+        cells = []
+        for where in WHERE:
+            row = _find(rows, of=of, steps=steps, where=where) or {}
+            cells += [percent(row.get(name)) for name in columns]
+        table.append((_CONTEXTS[of], _STEPS[steps], *cells))
     return format_table(table, left=2)
 
 
@@ -130,33 +146,41 @@ def attention_table(rows: list[dict[str, Any]]) -> str:
 
 
 def summary_table(examined: list[dict[str, Any]]) -> str:
-    """One line a model: how well it solves its task, and whom it follows where rule and shortcut part."""
+    """One line a model: how well it solves its task, and whom it follows where rule and shortcut part.
+
+    All but the accuracy beyond ("OOD") within the training length. "Pairs": what a table of the two tokens would score,
+    and how many of the model's answers are that table's.
+    """
     header = (
-        *("task", "rule", "encoding", "seed", "ID %", "OOD %", "first %", "slips: rule", "shortcut"),
-        *("shifted: rule", "shortcut", "held out %", "seen %"),
+        *("task", "rule", "recipe", "encoding", "seed", "ID %", "OOD %", "first %"),
+        *("slips: rule %", "shortcut %", "shifted: rule %", "shortcut %", "held out %", "pairs score %", "agree %"),
     )
-    return format_table([header, *(_summary(each) for each in examined)], left=3)
+    return format_table([header, *(_summary(each) for each in examined)], left=4)
 
 
 def _summary(each: dict[str, Any]) -> tuple[str, ...]:
-    rows, contexts = each["following"], each["contexts"]
-    first = _find(rows, sequences="true", place="all", steps="first", where="within")
-    cells = [percent(first["rule"] if first else None)]
+    within = [row for row in each["following"] if row["where"] == "within"]
+    true = [row for row in each["following"] if (row["sequences"], row["where"]) == ("true", "beyond")]
+    cells = [_mean("rule", [row for row in within if row["sequences"] == "true"]), _mean("rule", true)]
+    cells.append(_mean("rule", [row for row in within if (row["sequences"], row["steps"]) == ("true", "first")]))
     for sequences, place in (("slips", "after"), ("shifted", "all")):
-        row = _find(rows, sequences=sequences, place=place, steps="two tokens", where="within") or {}
-        cells += [percent(row.get("rule")), percent(row.get("differences"))]
-    for context in ("held out", "seen"):
-        cells.append(
-            percent(_mean([row for row in contexts if row["context"] == context and row["where"] == "within"]))
-        )
-    right = [percent(_mean([r for r in contexts if r["where"] == where])) for where in WHERE]
-    return (each["task"], each["settings"]["rule"], each["encoding"], str(each["seed"]), *right, *cells)
+        rows = [r for r in within if (r["sequences"], r["place"], r["steps"]) == (sequences, place, "two tokens")]
+        cells += [_mean("rule", rows), _mean("shortcut", rows)]
+    cells.append(
+        _mean("accuracy", [r for r in each["contexts"] if (r["context"], r["where"]) == ("held out", "within")])
+    )
+    pairs = [r for r in each["tables"] if (r["of"], r["where"]) == ("pair", "within") and r["steps"] != "first"]
+    cells += [_mean("accuracy", pairs), _mean("agreement", pairs)]
+    settings = each["settings"]
+    about = each["task"], settings["rule"], settings["recipe"], each["encoding"], str(each["seed"])
+    return (*about, *map(percent, cells))
 
 
-def _mean(rows: list[dict[str, Any]]) -> float | None:
-    """Accuracy of several groups together."""
-    total = sum(row["count"] for row in rows)
-    return sum(row["count"] * row["accuracy"] for row in rows) / total if total else None
+def _mean(name: str, rows: list[dict[str, Any]]) -> float | None:
+    """A share over several groups together; None where one has none, or there is no group."""
+    if not rows or any(row[name] is None for row in rows):
+        return None
+    return float(sum(row["count"] * row[name] for row in rows) / sum(row["count"] for row in rows))
 
 
 def two_term_lines(found: list[dict[str, Any]], modulus: int = 17) -> str:
