@@ -25,6 +25,7 @@ from refrope.sweep.runs import Run, runs_of
 from refrope.sweep.showing import make_display
 from refrope.workers import TERMINATED, Terminated, terminable
 
+_SHOWN = 40  # rows that are printed one by one
 NEEDED = "sweep: filelock and threadpoolctl are needed (pip install 'refrope[experiments]')"
 
 
@@ -97,10 +98,12 @@ def run_sweep(options: argparse.Namespace) -> int:
     rows = load_rows(options.out)
     failed = sorted({row["run"] for row in rows if "failed" in row})
     finished = [row for row in rows if "failed" not in row]
-    if finished:
+    if finished and len({json.dumps(row["settings"]) for row in finished}) == 1 and len(finished) <= _SHOWN:
         print("\n" + result_table(finished))
     done, every_run = len({row["run"] for row in rows}), len(load_sweep(options.out)["runs"])
     print(f"\n{done} of {every_run} trainings in {options.out} are done.")
+    if finished:
+        print(f"Means, intervals, tests and figures: refrope report {shlex.quote(str(options.out))}")
     again = "the same command goes on where it was"
     if interrupted:
         print(f"refrope: interrupted; {again}", file=sys.stderr)
