@@ -52,6 +52,7 @@ def defined_by_pair(position_map, n):
         (a, b): [once[a, b]] if math.isnan(twice[a, b]) else [once[a, b], twice[a, b]]
         for a in range(n)
         for b in range(a + 1)
+        if not math.isnan(once[a, b])
     }
 
 

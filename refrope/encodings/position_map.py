@@ -28,7 +28,7 @@ class Pass(NamedTuple):
     Attributes
     ----------
     queries, keys : slice
-        Rows and columns of the square.
+        Rows and columns of the square, from 0 on; they may leave some out (a step).
     causal : bool
         Row i of the slice sees column j of the slice for ``j <= i + columns - rows`` only.
     window : int or None
@@ -104,7 +104,7 @@ class PositionMap:
 
         Returns
         -------
-        float64, in tokens
+        float64, in tokens; NaN where the query does not see the key
         """
         raise NotImplementedError(f"{self.name} defines no effective position")
 
@@ -113,7 +113,7 @@ class PositionMap:
         return np.full(np.broadcast_shapes(np.shape(queries), np.shape(keys)), np.nan)
 
     def passes(self, n: int) -> tuple[Pass, ...]:
-        """How the causal pairs of `n` tokens are cut up: each is in one pass (or two, where it counts twice)."""
+        """How the causal pairs of `n` tokens are cut up: each that is seen is in one pass (or two: it counts twice)."""
         raise NotImplementedError(f"{self.name} defines no passes")
 
     def check_effect(self, length: int) -> None:

@@ -214,7 +214,7 @@ def mapped_reference(
     Returns
     -------
     logits : (B, H, T, T)
-        ``scale (R(f(i, j)) q_i) . k_j`` times the map's scale of query i; -inf for keys after the query. A pair that
+        ``scale (R(f(i, j)) q_i) . k_j`` times the map's scale of query i; -inf for keys that are not seen. A pair that
         counts twice has the log of the sum of both exponentials.
     out : (B, H, T, D)
     """
@@ -225,6 +225,7 @@ def mapped_reference(
     logits = np.full((*q.shape[:3], length), -np.inf, q.dtype)
     for i in range(length):
         keys = np.arange(i + 1)
+        keys = keys[~np.isnan(position_map.effective(i, keys))]  # the others are not seen
         factor = scale * float(position_map.query_scale(np.array([i]))[0])
         places, again = position_map.effective(i, keys), position_map.second(i, keys)
         scores = factor * _scores_at(position_map, places, q[:, :, i], k[:, :, keys])
@@ -272,7 +273,7 @@ def _turned(ops: Operations, x: Array, uses: list[tuple[Tables, slice]]) -> list
     parts = []
     for tables, rows in uses:
         part, start = turned[id(tables)]
-        parts.append(part[:, :, rows.start - start : rows.stop - start])
+        parts.append(part[:, :, rows.start - start : rows.stop - start : rows.step])
     return parts
 
 
@@ -292,7 +293,7 @@ def _sums(gradient: Array, uses: list[tuple[Tables, slice]]) -> dict[int, tuple[
 def _part(sums: dict[int, tuple[Array, int]], tables: Tables, rows: slice) -> Array:
     """The rows of a table's sum that a pass adds to."""
     part, start = sums[id(tables)]
-    return part[:, :, rows.start - start : rows.stop - start]
+    return part[:, :, rows.start - start : rows.stop - start : rows.step]
 
 
 def _turn_back(

@@ -1,0 +1,119 @@
+"""Windows at pointers: the definition, the passes, and that no text is too long."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_remap import assert_passes_are_the_definition
+
+from refrope import Resonance, RoPE
+from refrope.encodings.pointers import PointerWindows
+from refrope.kernels import available
+from refrope.nn.backends import operations
+from refrope.nn.mapped import mapped_backward, mapped_forward, mapped_reference
+
+ENCODING = RoPE(10)
+BACKENDS = ["numpy", *(["c"] if available() else [])]
+# Sums of a few dozen products of numbers around 1 in float64, and a softmax of them.
+ROUNDING = 1e-13
+GRADIENT = 1e-7  # of central differences in float64
+
+
+@st.composite
+def windows(draw):
+    near = draw(st.integers(1, 9))
+    return PointerWindows(
+        ENCODING, near, draw(st.integers(0, 5)), draw(st.integers(0, 5)), draw(st.integers(2, 4)),
+        draw(st.integers(0, near)),
+    )  # fmt: skip
+
+
+def seen(m, one):
+    """What the query at m sees, from the words of the docstring, as (key, effective position)."""
+    near = [(n, m - n) for n in range(m + 1) if m - n < one.near]
+    u = m // one.divisor
+    around = range(u - one.before, u + one.after + 1)
+    # Whole windows only, none of whose keys come after a query that has this pointer.
+    whole = u >= one.before and u + one.after <= one.divisor * u
+    origin = one.near + one.divisor * one.after
+    pointed = [(n, origin + m - one.divisor * n) for n in around] if whole else []
+    end = one.near + one.divisor * len(around) + one.start - 1
+    start = [(n, end - n) for n in range(one.start)] if m - one.near + 1 >= one.start else []
+    return near + pointed + start
+
+
+@given(windows(), st.integers(0, 70))
+def test_the_definition_is_what_the_docstring_says(one, m):
+    keys = np.arange(m + 1)
+    once, twice = one.effective(m, keys), one.second(m, keys)
+    found = [(n, f) for values in (once, twice) for n, f in zip(keys, values, strict=True) if not math.isnan(f)]
+    assert sorted(found) == sorted(seen(m, one))
+
+
+@given(windows(), st.integers(0, 64))
+def test_passes_are_the_definition(one, n):
+    assert_passes_are_the_definition(one, n)
+
+
+@given(windows())
+def test_all_effective_positions_are_seen_within_the_train_length_and_no_later_ones_are_new(one):
+    i = np.arange(one.train_length)
+    trained = np.concatenate([f(i[:, None], i)[np.tril_indices(len(i))] for f in (one.effective, one.second)])
+    assert set(trained[~np.isnan(trained)]) == set(range(one.span))
+    late = (np.array([200, 1001, 4095, 2**40])[:, None] + np.arange(4)).reshape(-1, 1)
+    places = (late - np.arange(12), late // one.divisor + np.arange(-8, 9), np.arange(12) + 0 * late)
+    far = one.effective(late, np.concatenate(places, axis=1))
+    assert set(far[~np.isnan(far)]) == set(range(one.span))
+
+
+@settings(max_examples=25)
+@given(windows(), st.integers(1, 29), st.sampled_from(BACKENDS), st.integers(0, 2**32 - 1))
+def test_attention_is_that_of_the_definition(one, length, backend, seed):
+    source = np.random.default_rng(seed)
+    q, k, v = (source.standard_normal((2, 3, length, 10)) for _ in range(3))
+    out, lse = mapped_forward(operations(backend), q, k, v, one.tables(length, np.float64))
+    logits, expected = mapped_reference(q, k, v, one)
+    assert np.abs(out - expected).max() < ROUNDING
+    assert np.abs(lse - np.log(np.exp(logits).sum(axis=-1))).max() < ROUNDING
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_are_those_of_the_loss(backend):
+    one, length = PointerWindows(Resonance(RoPE(10, base=50.0)), 3, 1, 1, 2, 2), 23
+    source = np.random.default_rng(5)
+    q, k, v, dout = (source.standard_normal((2, 3, length, 10)) for _ in range(4))
+    passes, ops = one.tables(length, np.float64), operations(backend)
+    out, lse = mapped_forward(ops, q, k, v, passes)
+    grads = mapped_backward(ops, dout, q, k, v, out, lse, passes)
+    for i, gradient in enumerate(grads):
+        direction = source.standard_normal(q.shape)
+
+        def loss(step, i=i, direction=direction):
+            moved = [x + step * direction if j == i else x for j, x in enumerate((q, k, v))]
+            return float((mapped_forward(ops, *moved, passes)[0] * dout).sum())
+
+        slope = (loss(1e-6) - loss(-1e-6)) / 2e-6
+        assert abs(slope - float((gradient * direction).sum())) < GRADIENT * max(1.0, abs(slope))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"near": 0}, "PointerWindows: near is 0"),
+        ({"before": -1}, "PointerWindows: before is -1"),
+        ({"after": 1.5}, "PointerWindows: after is 1.5"),
+        ({"divisor": 1}, "PointerWindows: divisor is 1"),
+        ({"start": 9}, r"PointerWindows: start is 9, expected an integer in \[0, 8\]"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_name(fields, message):
+    with pytest.raises(ValueError, match=message):
+        PointerWindows(ENCODING, **fields)
+
+
+def test_a_text_with_nothing_but_near_keys_is_said_to_be_too_short():
+    with pytest.raises(ValueError, match="nothing would be remapped"):
+        PointerWindows(ENCODING).check_effect(8)
+    PointerWindows(ENCODING).check_effect(9)
