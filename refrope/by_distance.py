@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from refrope.decay import long_range_decay
 from refrope.encodings import RotaryEncoding
+from refrope.encodings.pointers import PointerWindows
 from refrope.encodings.position_map import PositionMap
 from refrope.encodings.remap import DualChunk, SelfExtend
 from refrope.errors import check_integer, check_name
@@ -184,6 +185,10 @@ class ByDistance:
         if self.name == "nope":
             return Pairs(everything, 0, None)
         places = np.arange(test)
+        if isinstance(self.encoding, PointerWindows):
+            keys = self.encoding.candidates(places)
+            far = np.where(keys < 0, np.nan, self.effective(places[:, None], keys))
+            return Pairs(int((~np.isnan(far)).sum()), int((far >= train).sum()), float(np.nanmax(far)))
         if not isinstance(self.encoding, SelfExtend | DualChunk) and not isinstance(self.inner, FIRE):
             far = self.effective(places, 0)  # a function of the distance: L' - d pairs have each
             counts = test - places

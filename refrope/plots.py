@@ -21,7 +21,7 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 # The others take these in turn: five colours that the colour-blind tell apart, and a dash of its own for each round.
 _COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES: tuple[Any, ...] = ("-", "--", ":")
+_DASHES: tuple[Any, ...] = ("-", "--", ":", (0, (4, 1, 1, 1, 1, 1)))
 STYLES |= {
     name: {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _DASHES[i // len(_COLOURS) % len(_DASHES)]}
     for i, name in enumerate(name for name in LABELS if name not in STYLES)

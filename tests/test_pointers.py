@@ -52,6 +52,14 @@ def test_the_definition_is_what_the_docstring_says(one, m):
     assert sorted(found) == sorted(seen(m, one))
 
 
+@given(windows(), st.integers(0, 70))
+def test_the_candidates_hold_every_key_that_is_seen_once(one, m):
+    keys = one.candidates(m)
+    keys = keys[keys >= 0]
+    assert len(set(keys)) == len(keys)
+    assert {key for key, _ in seen(m, one)} <= set(keys) <= set(range(m + 1))
+
+
 @given(windows(), st.integers(0, 64))
 def test_passes_are_the_definition(one, n):
     assert_passes_are_the_definition(one, n)

@@ -106,6 +106,15 @@ class PointerWindows(PositionMap):
         """The effective position of a key that the pointer is at exactly."""
         return self.near + self.divisor * self.after
 
+    def candidates(self, queries: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Keys among which are all that queries see, (..., keys), in order; -1 for one that is named twice."""
+        m = np.asarray(queries, np.int64)[..., None]
+        around = m // self.divisor + np.arange(-self.before, self.after + 1)
+        keys = [m - np.arange(self.near), np.minimum(around, m), np.minimum(np.arange(self.start), m)]
+        named = np.sort(np.maximum(np.concatenate(keys, axis=-1), -1), axis=-1)
+        named[..., 1:][named[..., 1:] == named[..., :-1]] = -1
+        return named
+
     def passes(self, n: int) -> tuple[Pass, ...]:
         """The near band; a band for each remainder of the query's position by the divisor; a rectangle."""
         i = np.arange(check_integer(f"{self.name}.passes", "n", n, 0))
