@@ -72,13 +72,13 @@ def _wait_for_parent() -> None:
 
 
 @contextmanager
-def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """So many spawned processes of one thread each.
+def worker_pool(processes: int, start: Callable[[], None] = start_worker) -> Iterator[ProcessPoolExecutor]:
+    """So many spawned processes of one thread each, of which each calls `start` first.
 
     Where the block ends by an exception, an interrupt too, nobody waits for what the workers are at: they are ended.
     """
     others = multiprocessing.active_children()
-    with _Pool(processes, multiprocessing.get_context("spawn"), start_worker) as pool:
+    with _Pool(processes, multiprocessing.get_context("spawn"), start) as pool:
         try:
             yield pool
         except BaseException:

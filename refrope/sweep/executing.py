@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
     Executor,
     Future,
-    ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
 )
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -29,7 +27,7 @@ from refrope import checkpoint
 from refrope.sweep import running
 from refrope.sweep.running import Outcome, Stopped, finished, work
 from refrope.sweep.runs import Run
-from refrope.workers import start_worker
+from refrope.workers import start_worker, worker_pool
 
 _LOOK = 0.5  # seconds between looks at how far the runs are
 _LOSSES = 3  # of workers in a row without any step done between them, after which nobody tries again
@@ -110,8 +108,7 @@ def _execute(
     losses = 0
     while left:
         before = _saved_steps(sweep, left)
-        with _executor(processes, executor) as (chosen, threads):
-            do = _work_and_go if isinstance(chosen, ProcessPoolExecutor) and executor is None else work
+        with _executor(processes, executor) as (chosen, do, threads):
             tasks = {chosen.submit(do, sweep, run, every=every, threads=threads): run for run in left}
             errors = _look_on(tasks, display)
         lost = [each for each in errors if isinstance(each.error, BrokenExecutor)]
@@ -151,32 +148,31 @@ def _saved_steps(sweep: Path, runs: Sequence[Run]) -> int:
 
 
 @contextmanager
-def _executor(processes: int, executor: Executor | None) -> Iterator[tuple[Executor, int | None]]:
-    """Who does the runs, and with how many threads each; when this is interrupted, runs save where they are."""
+def _executor(
+    processes: int, executor: Executor | None
+) -> Iterator[tuple[Executor, Callable[..., Outcome], int | None]]:
+    """Who does the runs, by which function, and with how many threads each; interrupted, runs save where they are."""
     if executor is not None:
-        yield executor, 1
-        return
-    if processes == 1:
-        pool: Executor = ThreadPoolExecutor(1)
+        yield executor, work, 1
+    elif processes > 1:
+        with worker_pool(processes, _start) as pool:
+            yield pool, _work_and_go, None
     else:
-        pool = ProcessPoolExecutor(processes, get_context("spawn"), _start)
-    try:
-        yield pool, None
-    except BaseException:
-        running.STOP.set()
-        for process in active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        running.STOP.clear()
+        with ThreadPoolExecutor(1) as thread:
+            try:
+                yield thread, work, None
+            except BaseException:
+                running.STOP.set()
+                raise
+            finally:
+                thread.shutdown(wait=True, cancel_futures=True)
+                running.STOP.clear()
 
 
 def _start() -> None:
-    """Make this process a worker: one thread, gone with its parent, and at a signal it saves where its run is."""
+    """Make this process a worker that, told to end, saves where its run is."""
     start_worker()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    signal.signal(signal.SIGTERM, _stop)
 
 
 def _stop(number: int, frame: object) -> None:
