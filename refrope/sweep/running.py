@@ -160,9 +160,9 @@ class _Work:
             write_bytes(self.directory / "weights.npz", checkpoint.pack({"weights": prepared.model.flat_params}, {}))
             self._write_timing(history)
         rows = {row["key"]: row for row in result["rows"]}
-        for test in self.run.tests():
-            if test.key() not in rows:
-                rows[test.key()] = self._row(prepared, test)
+        for key, test in {test.key(): test for test in self.run.tests()}.items():
+            if key not in rows:
+                rows[key] = self._row(prepared, test) | {"key": key, "settings": test.settings.flat()}
         result = self._named() | result | {"rows": [rows[key] for key in sorted(rows)]}
         write_checked_json(self.directory / "result.json", result)
         checkpoint.remove(self.directory)
@@ -233,10 +233,7 @@ class _Work:
 
     def _row(self, prepared: Prepared, test: Test) -> dict[str, Any]:
         run, model, dataset = self.run, prepared.model, prepared.dataset
-        row: dict[str, Any] = test_row(
-            test.settings, test.encoding, run.task, run.seed, run.trained, model, dataset, test.length
-        )
-        return row | {"key": test.key(), "settings": test.settings.flat()}
+        return test_row(test.settings, test.encoding, run.task, run.seed, run.trained, model, dataset, test.length)
 
     def _write_timing(self, history: History) -> None:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

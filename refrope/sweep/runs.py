@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class Run:
             **{name: getattr(settings, name) for name in _DATA},
         }
 
-    @property
+    @cached_property  # displays ask for it twice a second, and an encoding's numbers take 50 digits
     def name(self) -> str:
         """What its directory is called: readable, and another one for every other training."""
         short = re.sub(r"[^A-Za-z0-9.-]+", "-", self.trained).strip("-")
