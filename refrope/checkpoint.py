@@ -24,7 +24,7 @@ from refrope.files import write_bytes
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 KEPT = 2
-_NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{64})\.npz")
+_NAME = re.compile(r"checkpoint-(\d{9})-[0-9a-f]{64}\.npz")
 _ABOUT = "about"  # the member of the .npz that holds the JSON text
 
 
@@ -88,8 +88,7 @@ def load(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     damaged: list[str] = []
     for step, path in reversed(_found(directory)):
         data = path.read_bytes()
-        match = _NAME.fullmatch(path.name)
-        if match is not None and hashlib.sha256(data).hexdigest() == match[2]:
+        if path.stem.endswith(hashlib.sha256(data).hexdigest()):
             return Checkpoint(step, *unpack(data)), damaged
         path.unlink()
         damaged.append(f"{path} does not have the checksum in its name: damaged, and removed")
@@ -104,8 +103,8 @@ def remove(directory: Path) -> None:
 
 def _found(directory: Path) -> list[tuple[int, Path]]:
     """(step, path) of all checkpoints, the oldest first."""
-    paths = [path for path in directory.glob("checkpoint-*.npz") if _NAME.fullmatch(path.name)]
-    return sorted((int(path.name.split("-")[1]), path) for path in paths)
+    named = [(_NAME.fullmatch(path.name), path) for path in directory.glob("checkpoint-*.npz")]
+    return sorted((int(match[1]), path) for match, path in named if match is not None)
 
 
 def newest_step(directory: Path) -> int:

@@ -24,8 +24,8 @@ from refrope.progress import Lines, make_progress
 from refrope.report import command as report_command
 from refrope.report import prepare_directory, result_table, write_json
 from refrope.rules import command as rules_command
-from refrope.settings import PRESETS, ExperimentSettings
-from refrope.settings_options import OWN, add_options, settings_of
+from refrope.settings import ExperimentSettings
+from refrope.settings_options import ABOUT_PRESETS, OWN, add_options, settings_of
 from refrope.sweep import command as sweep_command
 from refrope.workers import TERMINATED, Terminated, terminable
 
@@ -98,13 +98,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_posgen(commands: Any) -> None:
-    presets = "\n".join(f"  {name:7s}{preset.about}" for name, preset in PRESETS.items())
     parser = commands.add_parser(
         "posgen",
         help="train tiny models on 64-token sequences, test them at 256 (the main job)",
         description="Train tiny transformers on PosGen sequences of 64 tokens and test them at 256, with several\n"
         "position encodings, as in Table 1 of the Resonance RoPE paper (arXiv:2403.00071).",
-        epilog=f"presets:\n{presets}\n\n{OWN}\n\nexamples:\n"
+        epilog=f"{ABOUT_PRESETS}\n\n{OWN}\n\nexamples:\n"
         "  refrope posgen --tasks all --seeds 1,2,3 --out three-seeds\n"
         "  refrope posgen --encodings rope,my_rope.py:MyEncoding",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -32,7 +32,7 @@ from refrope.posgen import Dataset
 from refrope.randomness import IntArray
 from refrope.report import format_table
 from refrope.settings import DEFAULT_SEEDS
-from refrope.settings_options import numbers_of
+from refrope.settings_options import numbers_of, tasks_of
 
 FORMAT = "refrope-posgen-1"
 FORMATS = ("npz", "jsonl", "text")
@@ -281,7 +281,7 @@ def add_command(commands: Any) -> None:
 def run_export(options: argparse.Namespace) -> int:
     """``refrope export``."""
     settings = ExportSettings(
-        tasks=posgen.TASKS if options.tasks == "all" else tuple(comma_list(options.tasks)),
+        tasks=tasks_of(options.tasks),
         seeds=numbers_of("export", "--seeds", options.seeds),
         recipe=options.recipe,
         rule=options.rule,

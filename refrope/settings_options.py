@@ -35,6 +35,9 @@ your own encodings:
   (RoPE) that they name. They are trained with themselves and tested in their form for_length of the test."""
 
 
+ABOUT_PRESETS = "presets:\n" + "\n".join(f"  {name:7s}{preset.about}" for name, preset in PRESETS.items())
+
+
 def add_options(parser: argparse.ArgumentParser, *, grid: bool = False) -> None:
     """Add an option for every field but the training length.
 
@@ -168,7 +171,7 @@ def settings_of(options: argparse.Namespace) -> ExperimentSettings:
     """The settings that the options say, checked."""
     return ExperimentSettings(
         preset=options.preset,
-        tasks=posgen.TASKS if options.tasks == "all" else tuple(comma_list(options.tasks)),
+        tasks=tasks_of(options.tasks),
         encodings=_encodings(options.encodings),
         seeds=numbers_of("posgen", "--seeds", options.seeds),
         epochs=options.epochs,
@@ -189,6 +192,11 @@ def settings_of(options: argparse.Namespace) -> ExperimentSettings:
         test_sequences=options.test_sequences,
         backend=options.backend or ("c" if kernels.available() else "numpy"),
     )
+
+
+def tasks_of(text: str) -> tuple[str, ...]:
+    """The tasks in "a,b", or every one for "all"."""
+    return posgen.TASKS if text == "all" else tuple(comma_list(text))
 
 
 def numbers_of(command: str, option: str, text: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from refrope.errors import unknown_name
-from refrope.methods import METHODS
+from refrope.methods import METHODS, order_of
 from refrope.report.paper import PAPER_OOD
 from refrope.report.reading import Row
 from refrope.report.statistics import Estimate, estimate
@@ -157,8 +157,7 @@ def setting_text(setting: Setting) -> str:
 
 def encoding_order(encoding: str) -> tuple[int, str]:
     """A place to sort by: that of `refrope.methods`, the others behind, by name."""
-    names = list(METHODS)
-    return (names.index(encoding) if encoding in METHODS else len(names)), encoding
+    return order_of(encoding), encoding
 
 
 def _value_order(value: Any) -> tuple[str, float, str]:

@@ -177,11 +177,10 @@ def _failed(path: Path, row: Row) -> list[Row]:
 
 def _trained_name(values: Mapping[str, Any], name: str) -> str:
     """What the row `name` is trained with, under settings as JSON has them."""
+    from refrope.sweep.loading import settings_from
+
     known = {field.name for field in fields(ExperimentSettings)}
-    settings: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known
-    }
-    return ExperimentSettings(**settings).trained_name(name)
+    return settings_from({key: value for key, value in values.items() if key in known}).trained_name(name)
 
 
 def _strings(value: Any) -> tuple[str, ...]:

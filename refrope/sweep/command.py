@@ -18,8 +18,7 @@ from refrope.errors import check_integer, check_number
 from refrope.files import write_json
 from refrope.kernels.threads import available_cores
 from refrope.report import result_table
-from refrope.settings import PRESETS
-from refrope.settings_options import OWN, add_options, grid_of
+from refrope.settings_options import ABOUT_PRESETS, OWN, add_options, grid_of
 from refrope.sweep.loading import is_sweep, load_rows, load_sweep
 from refrope.sweep.runs import Run, runs_of
 from refrope.sweep.showing import make_display
@@ -31,14 +30,13 @@ NEEDED = "sweep: filelock and threadpoolctl are needed (pip install 'refrope[exp
 
 def add_command(commands: Any) -> None:
     """Add the command to the parser of all commands."""
-    presets = "\n".join(f"  {name:7s}{preset.about}" for name, preset in PRESETS.items())
     parser = commands.add_parser(
         "sweep",
         help="trainings over a grid of settings: resumable, side by side or on other machines",
         description="Train and test PosGen models for every combination of the values that the options have. Whatever "
         "interrupts it,\nthe same command goes on where it was and ends with the same bits; other commands with the "
         "same --out add to what is there.\nrefrope report DIR makes tables and figures of it.",
-        epilog=f"{OWN}\n\npresets:\n{presets}\n\nexample:\n"
+        epilog=f"{OWN}\n\n{ABOUT_PRESETS}\n\nexample:\n"
         "  refrope sweep --tasks all --seeds 1,2,3 --dropout 0,0.1 --out DIR",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
