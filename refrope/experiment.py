@@ -24,7 +24,7 @@ from refrope.evaluate import accuracy_by_position, split_accuracy
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.transformer import Transformer
 from refrope.own_encodings import is_own, source_digest
-from refrope.settings import ExperimentSettings
+from refrope.settings import LEFT_TO_PRESET, ExperimentSettings
 from refrope.train import History, TrainSettings, train
 from refrope.workers import worker_pool
 
@@ -169,7 +169,7 @@ def test_row(
         "ood_accuracy": beyond,
         "accuracy_by_position": [None if math.isnan(a) else a for a in accuracy.tolist()],
         **{"task": task, "seed": seed, "preset": settings.preset},
-        **{"learning_rate": train_settings.learning_rate, "epochs": train_settings.epochs},
+        **{name: getattr(train_settings, name) for name in LEFT_TO_PRESET},
     }
 
 

@@ -23,6 +23,8 @@ from refrope.randomness import bit_source
 from refrope.train import TrainSettings
 from refrope.train_positions import PoSE, RandomPositions, TrainPositions
 
+# Settings of a training that are the preset's if None: rows of results say what was in force.
+LEFT_TO_PRESET = ("epochs", "batch_size", "learning_rate")
 MODES = ("swap", "train")
 POSITIONS = ("consecutive", "random", "pose")
 YARN_LENGTHS = ("train", "test")
@@ -77,6 +79,7 @@ class ExperimentSettings:
     seeds : ints >= 0
         Of the data, the weights, the order of the sequences and dropout.
     epochs : int, optional; the preset's if None
+    batch_size : int, optional; the preset's if None
     learning_rate : float, optional
         The peak; if None, the preset's times the method's `refrope.methods.Method.rate`.
     yarn : {"swap", "train"}
@@ -126,6 +129,7 @@ class ExperimentSettings:
     encodings: tuple[str, ...] = PAPER
     seeds: tuple[int, ...] = DEFAULT_SEEDS
     epochs: int | None = None
+    batch_size: int | None = None
     learning_rate: float | None = None
     yarn: str = "swap"
     maps: str = "swap"
@@ -202,6 +206,7 @@ class ExperimentSettings:
         preset = replace(preset, learning_rate=preset.learning_rate * method_of(trained).rate)
         asked: dict[str, Any] = {
             "epochs": self.epochs,
+            "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
             "front_token": self.front_token,
             "positions": self._positions(),

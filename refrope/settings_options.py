@@ -60,6 +60,7 @@ def add_options(parser: argparse.ArgumentParser, *, grid: bool = False) -> None:
     seeds = ",".join(map(str, DEFAULT_SEEDS))
     add("--seeds", default=seeds, metavar="1,2", help=f"of data, weights, order and dropout (default {seeds})")
     add("--epochs", type=int, metavar="N", help="instead of the preset's")
+    add("--batch-size", type=int, metavar="N", help="sequences a step, instead of the preset's")
     add("--learning-rate", type=float, metavar="X", help="peak of the one-cycle schedule, instead of the preset's")
     add(
         "--yarn",
@@ -175,6 +176,7 @@ def settings_of(options: argparse.Namespace) -> ExperimentSettings:
         encodings=_encodings(options.encodings),
         seeds=numbers_of("posgen", "--seeds", options.seeds),
         epochs=options.epochs,
+        batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         yarn=options.yarn,
         maps=options.maps,

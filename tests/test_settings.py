@@ -70,6 +70,12 @@ def test_a_model_trained_with_yarn_is_trained_in_the_form_of_the_longest_test():
     assert settings.trained_encoding("yarn").original_length == 128
 
 
+def test_a_batch_size_replaces_the_presets_if_it_is_given():
+    asked = ExperimentSettings(batch_size=16)
+    assert (ExperimentSettings().train_settings().batch_size, asked.train_settings().batch_size) == (128, 16)
+    assert asked.train_settings() == replace(ExperimentSettings().train_settings(), batch_size=16)
+
+
 def test_dropout_replaces_the_presets_if_it_is_given():
     assert ExperimentSettings(preset="paper").model("rope").dropout == 0.1
     assert ExperimentSettings(preset="paper", dropout=0.0).model("rope").dropout == 0

@@ -85,8 +85,8 @@ def test_a_grid_shares_trainings_that_differ_in_their_tests_alone():
 @pytest.mark.parametrize(
     "other",
     [
-        {"seeds": (4,)}, {"tasks": ("cot",)}, {"epochs": 2}, {"learning_rate": 1e-3}, {"dropout": 0.1},
-        {"frozen": "feed-forward"}, {"scores": "scaled"}, {"recipe": "official"}, {"rule": "latin"},
+        {"seeds": (4,)}, {"tasks": ("cot",)}, {"epochs": 2}, {"batch_size": 16}, {"learning_rate": 1e-3},
+        {"dropout": 0.1}, {"frozen": "feed-forward"}, {"scores": "scaled"}, {"recipe": "official"}, {"rule": "latin"},
         {"front_token": False}, {"train_sequences": 201}, {"train_length": 9}, {"test_lengths": (14,)},
         {"positions": "random"}, {"preset": "small"},
     ],

@@ -14,11 +14,10 @@ from typing import Any
 
 from refrope.report.cells import MEASURES, Cell, Cells, Group, cell_order, setting_order
 from refrope.report.reading import Row
+from refrope.settings import LEFT_TO_PRESET
 
 # Decided by the encoding as well: the rate that a method trains with is no setting of its own.
 _BY_ENCODING = ("learning_rate",)
-# What was in force is known from finished rows: where a failed one has None, it is the preset's, whatever that was.
-_EFFECTIVE = ("epochs", "learning_rate")
 # Follow from the preset: shown only where they differ within one.
 _BY_PRESET = ("batch_size", "warmup", "weight_decay", "watched", "vocabulary", "d_model", "heads", "head_dim", "d_ff",
               "layers", "eps", "softmax_scale", "epochs", "learning_rate")  # fmt: skip
@@ -36,7 +35,7 @@ def varying_settings(rows: Sequence[Row]) -> tuple[str, ...]:
 
     def differs(name: str) -> bool:
         seen: dict[tuple[Any, ...], set[str]] = {}
-        for row in (row for row in rows if name not in _EFFECTIVE or row["settings"][name] is not None):
+        for row in (row for row in rows if name not in LEFT_TO_PRESET or row["settings"][name] is not None):
             within = (
                 row["encoding"] if name in _BY_ENCODING else None,
                 row["settings"].get("preset") if name in _BY_PRESET else None,
@@ -129,9 +128,9 @@ def _fingerprint(row: Row) -> tuple[Any, ...] | None:
 
 def _known_cell(key: tuple[Any, ...], settings: Group, found: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
     """The cell that a row belongs to: for one that failed with its preset's epochs, that of the finished rows."""
-    if not any(name in _EFFECTIVE and value is None for name, value in settings):
+    if not any(name in LEFT_TO_PRESET and value is None for name, value in settings):
         return key
-    known = [i for i, (name, value) in enumerate(settings) if name not in _EFFECTIVE or value is not None]
+    known = [i for i, (name, value) in enumerate(settings) if name not in LEFT_TO_PRESET or value is not None]
     for other in found:
         if other[:3] == key[:3] and all(other[3][i] == key[3][i] for i in known):
             return other

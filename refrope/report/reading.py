@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from refrope.settings import ExperimentSettings
+from refrope.settings import LEFT_TO_PRESET, ExperimentSettings
+from refrope.sweep.loading import load_rows, settings_from
 
 Row = dict[str, Any]
 Key = tuple[str, str, int, int]  # task, encoding, seed, test length
@@ -133,10 +134,6 @@ def _read_results(path: Path) -> Source:
 
 
 def _read_sweep(path: Path) -> Source:
-    try:
-        from refrope.sweep import load_rows
-    except ImportError:
-        raise ValueError(f"report: {path} holds a sweep, which this version of refrope cannot read") from None
     about = _load(path / "sweep.json")
     runs = [path / "runs" / name for name in _strings(about.get("runs"))]
     unfinished = tuple(run.name for run in runs if not (run / "result.json").exists())
@@ -177,8 +174,6 @@ def _failed(path: Path, row: Row) -> list[Row]:
 
 def _trained_name(values: Mapping[str, Any], name: str) -> str:
     """What the row `name` is trained with, under settings as JSON has them."""
-    from refrope.sweep.loading import settings_from
-
     known = {field.name for field in fields(ExperimentSettings)}
     return settings_from({key: value for key, value in values.items() if key in known}).trained_name(name)
 
@@ -208,8 +203,8 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _with_effective(settings: dict[str, Any], row: Row, train: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the epochs and the learning rate that were in force, where they were left to the preset."""
-    effective = {name: row.get(name, train.get(name, settings.get(name))) for name in ("epochs", "learning_rate")}
+    """Settings with what was in force where it was left to the preset: epochs, batch size, learning rate."""
+    effective = {name: row.get(name, train.get(name, settings.get(name))) for name in LEFT_TO_PRESET}
     return settings | effective
 
 
