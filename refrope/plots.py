@@ -60,13 +60,17 @@ def _names(runs: list[dict[str, Any]], key: str) -> list[str]:
 
 
 def running_mean(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean over up to `SMOOTH` positions around each; NaN where the accuracy is, as within the prefix."""
-    half = SMOOTH // 2
-    padded = np.pad(values, (half, half), constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
-    counts = np.maximum((~np.isnan(windows)).sum(axis=1), 1)
-    means = np.nansum(windows, axis=1) / counts
-    return np.where(np.isnan(values), np.nan, means)
+    """Mean over `SMOOTH` positions around each; NaN where the accuracy is, as within the prefix.
+
+    The outermost two count half each, and beyond the ends the line is mirrored: so odd and even positions, of which
+    semirecursive's follow different rules, weigh the same everywhere.
+    """
+    known = ~np.isnan(values)
+    means = np.full(len(values), np.nan)
+    if known.any():
+        weights = np.r_[0.5, np.ones(SMOOTH - 1), 0.5] / SMOOTH
+        means[known] = np.convolve(np.pad(values[known], SMOOTH // 2, mode="reflect"), weights, "valid")
+    return means
 
 
 def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Path) -> None:
@@ -97,7 +101,7 @@ def accuracy_by_position(runs: list[dict[str, Any]], train_length: int, path: Pa
         )
         axes.set(title=task, xlabel="position of the predicted token", xlim=(0, len(mean) - 1), ylim=(0, 1.02))
         axes.axhline(1 / 17, color="0.6", linewidth=0.8, linestyle=":")
-    panels[0][0].set_ylabel(f"accuracy (running mean over {SMOOTH + 1} positions)")
+    panels[0][0].set_ylabel(f"accuracy (running mean over {SMOOTH} positions)")
     many = len(panels[0][-1].get_lines()) > 12
     panels[0][-1].legend(
         loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small" if many else None

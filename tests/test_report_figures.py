@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from report_rows import grid, row, write_results
 
-from refrope.plots import STYLES, pyplot, styles_of
+from refrope.plots import STYLES, pyplot, running_mean, styles_of
 from refrope.report import cell_figures, line_figures
 from refrope.report.contents import gather
 from refrope.report.figures import make_figures
@@ -176,3 +176,14 @@ def test_a_missing_matplotlib_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ValueError, match=r"matplotlib is not installed here \(pip install 'refrope\[report\]'\)"):
         make_figures(cells)
+
+
+def test_a_running_mean_weighs_odd_and_even_positions_alike_up_to_both_ends():
+    alternating = np.r_[np.full(4, np.nan), np.tile([0.25, 0.75], 9)]
+    np.testing.assert_allclose(running_mean(alternating)[4:], 0.5, rtol=ROUNDING)
+    assert np.isnan(running_mean(alternating)[:4]).all()
+    step = running_mean(np.repeat([0.0, 1.0], 16))
+    assert (np.diff(step) >= 0).all()
+    assert (step[:12] == 0).all()
+    np.testing.assert_allclose(step[20:], 1, rtol=ROUNDING)
+    assert [running_mean(np.array(short)).tolist() for short in ([], [0.3])] == [[], [pytest.approx(0.3)]]

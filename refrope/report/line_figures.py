@@ -133,7 +133,7 @@ def positions(plt: Any, cells: Cells) -> Figure | None:
     figure.tight_layout()
     return Figure(
         "accuracy_by_position",
-        f"Accuracy by position of the predicted token in the longest test, running mean over {SMOOTH + 1} positions, "
+        f"Accuracy by position of the predicted token in the longest test, running mean over {SMOOTH} positions, "
         "not across the grey edge: mean over seeds, band from the lowest to the highest seed. Grey: the positions of "
         "the training; dotted: chance, 1 in 17.",
         f"Line chart of accuracy by position. At the last position, in per cent: {_told(cells, panels, '', 100)}.",
