@@ -180,7 +180,7 @@ def test_other_versions_and_test_sets_are_told(tmp_path):
     assert made.endswith("--baseline rope; 9,999 resamples an interval, from refrope's own integers.")
 
 
-@pytest.mark.parametrize("name", ["posgen-tiny", "posgen-tiny-seeds", "posgen-methods"])
+@pytest.mark.parametrize("name", ["posgen-tiny", "posgen-methods", "posgen-reproduction"])
 def test_shipped_results_can_be_read(name):
     cells = cells_of(SHIPPED / name)
     assert cells.varying == ()
@@ -198,6 +198,17 @@ def test_shipped_results_give_the_numbers_that_the_readme_has():
     for place, numbers in shown.items():
         found = [by_name[place].estimate("id_accuracy"), by_name[place].estimate()]
         assert ", ".join(f"{100 * each.mean:.1f} ± {100 * each.deviation:.1f}" for each in found) == numbers
+
+
+def test_the_readmes_reproduction_is_the_shipped_one():
+    readme = (SHIPPED.parents[1] / "README.md").read_text(encoding="utf-8")
+    cells = cells_of(SHIPPED / "posgen-reproduction")
+    assert [len(cell.seeds) for cell in cells.cells] == [5] * 12
+    for cell in cells.cells:
+        assert f"{100 * cell.estimate().mean:.1f} ± {100 * cell.estimate().deviation:.1f} (" in readme
+    for each in resonance_comparisons(cells):
+        low, high = each.paired.difference.student
+        assert f"{100 * each.paired.difference.mean:.1f} \\[{100 * low:.1f}, {100 * high:.1f}\\] (" in readme
 
 
 def sweep_directory(path, rows, unfinished=(), **about):
