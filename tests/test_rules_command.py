@@ -54,7 +54,7 @@ def test_every_model_of_a_sweep_is_examined_with_all_that_it_was_tested_with(swe
         ("semirecursive", "latin", "rope", "rope"),
     ]
     for number, model in enumerate(models, start=1):
-        assert f"== {model['title']} (recipe held-out; within and beyond 64 tokens; {model['run']})" in said
+        assert f"== {model['title']} (within and beyond 64 tokens; {model['run']})" in said
         assert (out / f"attention-{number}.png").read_bytes().startswith(b"\x89PNG")
         assert {row["sequences"] for row in model["following"]} == {"true", "slips", "shifted"}
         assert {row["context"] for row in model["contexts"]} >= {"held out", "unseen"}

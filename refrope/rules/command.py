@@ -89,7 +89,7 @@ def _subjects(directory: Path | None, encodings: list[str] | None) -> Iterator[E
         for name in names if encodings is None else [name for name in names if name in encodings]:
             about: dict[str, Any] = {"task": run.task, "seed": run.seed, "trained_with": run.trained}
             about |= {"encoding": name, "run": run.name, "settings": settings.flat()}
-            about["title"] = f"{run.task}, {settings.rule}, {name}, seed {run.seed}"
+            about["title"] = f"{run.task}, {settings.rule}, {name}, recipe {settings.recipe}, seed {run.seed}"
             yield Examined(
                 about,
                 Subject(
@@ -113,7 +113,7 @@ def _print_tasks(found: dict[str, Any]) -> None:
 
 def _print_model(model: dict[str, Any], subject: Subject) -> None:
     data = subject.dataset
-    print(f"\n== {model['title']} (recipe {data.recipe}; within and beyond {data.train_length} tokens; {model['run']})")
+    print(f"\n== {model['title']} (within and beyond {data.train_length} tokens; {model['run']})")
     print(f"\nWhom the answers follow, %\n{tables.following_table(model['following'])}")
     if model["settings"]["rule"] == "sum":
         print("\nWhat the answers add up: coefficients mod 17, and how many answers have them")
