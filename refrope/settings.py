@@ -48,7 +48,7 @@ class Preset:
 
 PRESETS = {
     "tiny": Preset(
-        "the finding in about a minute a training: 2 layers, d_model 128, 2 heads x 64, no dropout",
+        "about a minute a training: 2 layers, d_model 128, 2 heads x 64, no dropout",
         TransformerConfig(),
         TrainSettings(epochs=6, learning_rate=1.2e-3),
     ),

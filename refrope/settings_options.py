@@ -101,7 +101,8 @@ def add_options(parser: argparse.ArgumentParser, *, grid: bool = False) -> None:
         "--recipe",
         default="disjoint",
         metavar="NAME",
-        help="splits: disjoint (default) as the paper says, official as its code",
+        help="splits: disjoint (default) as the paper says, official as its code; held-out and held-out-pairs leave "
+        "contexts of four tokens, or pairs of two, out of training, for refrope rules",
     )
     add("--dropout", type=float, metavar="X", help="instead of the preset's")
     add(
