@@ -187,3 +187,13 @@ def test_a_running_mean_weighs_odd_and_even_positions_alike_up_to_both_ends():
     assert (step[:12] == 0).all()
     np.testing.assert_allclose(step[20:], 1, rtol=ROUNDING)
     assert [running_mean(np.array(short)).tolist() for short in ([], [0.3])] == [[], [pytest.approx(0.3)]]
+
+
+def test_names_of_many_settings_have_room_beside_the_dots(tmp_path, drawn):
+    other = {"yarn": "train", "maps": "train", "positions": "random", "recipe": "official", "rule": "latin"}
+    other |= {"train_sequences": 311, "test_sequences": 59, "front_token": False}
+    places = [write_results(tmp_path / "a", grid()), write_results(tmp_path / "b", grid(), settings=other)]
+    cell_figures.dots(pyplot(), cells_of(*places))
+    (figure,) = drawn
+    renderer = figure.canvas.get_renderer()
+    assert min(label.get_window_extent(renderer).x0 for label in figure.axes[0].get_yticklabels()) >= 0

@@ -23,6 +23,7 @@ from refrope.report.panels import (
 from refrope.report.paper import PAPER_OOD
 from refrope.report.structure import Figure
 
+LETTER = 0.08  # inches, of the names beside the dots
 BINS = 6  # of positions beyond the training length, in the heat map of one test length
 
 
@@ -108,9 +109,10 @@ def dots(plt: Any, cells: Cells) -> Figure | None:
     if not drawn:
         return None
     places = list(dict.fromkeys((cell.settings, cell.test_length, cell.encoding) for cell in drawn))
-    columns = len(cells.tasks)
+    names = [_place_name(cells, *place) for place in places]
+    columns, beside = len(cells.tasks), 0.6 + LETTER * max(map(len, names))
     figure, grid = plt.subplots(
-        *(1, columns), figsize=(2.6 + 3.6 * columns, 1.3 + 0.3 * len(places)), sharey=True, squeeze=False
+        *(1, columns), figsize=(beside + 3.6 * columns, 1.3 + 0.3 * len(places)), sharey=True, squeeze=False
     )
     paper = False
     for axes, task in zip(grid[0], cells.tasks, strict=True):
@@ -133,7 +135,7 @@ def dots(plt: Any, cells: Cells) -> Figure | None:
         axes.set(title=task, xlabel="OOD accuracy, %", xlim=(-1, 101))
         axes.grid(axis="y", color="0.93")
         axes.set_axisbelow(True)
-    grid[0][0].set_yticks(range(len(places)), [_place_name(cells, *place) for place in places], fontsize=9)
+    grid[0][0].set_yticks(range(len(places)), names, fontsize=9)
     grid[0][0].set_ylim(len(places) - 0.4, -0.6)
     figure.tight_layout()
     diamond = " Diamond: the paper's mean." if paper else ""
