@@ -23,7 +23,7 @@ from refrope.randomness import bit_source
 from refrope.train import TrainSettings
 from refrope.train_positions import PoSE, RandomPositions, TrainPositions
 
-# Settings of a training that are the preset's if None: rows of results say what was in force.
+# The preset's if None. Rows of results say what was in force; of a training that failed nobody knows.
 LEFT_TO_PRESET = ("epochs", "batch_size", "learning_rate")
 MODES = ("swap", "train")
 POSITIONS = ("consecutive", "random", "pose")
@@ -205,9 +205,7 @@ class ExperimentSettings:
         preset = PRESETS[self.preset].train
         preset = replace(preset, learning_rate=preset.learning_rate * method_of(trained).rate)
         asked: dict[str, Any] = {
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
+            **{name: getattr(self, name) for name in LEFT_TO_PRESET},
             "front_token": self.front_token,
             "positions": self._positions(),
             "frozen": FROZEN[self.frozen],

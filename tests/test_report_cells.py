@@ -1,7 +1,6 @@
 """Rows into cells, cells into comparisons: nothing mixed, nothing dropped, nothing counted twice."""
 
 import json
-from pathlib import Path
 
 import pytest
 from report_rows import MADE_WITH, SETTINGS, grid, row, write_results
@@ -14,7 +13,6 @@ from refrope.report.reading import read
 from refrope.report.result_tables import cells_table, p_text, percent
 from refrope.report.statistics import estimate, holm
 
-SHIPPED = Path(__file__).parent.parent / "tutorials" / "results"
 LOAD_ROWS = "refrope.report.reading.load_rows"
 ROUNDING = 1e-12  # of sums of a few numbers near 1
 
@@ -178,48 +176,6 @@ def test_other_versions_and_test_sets_are_told(tmp_path):
         assert words in made
     assert "report" in made
     assert made.endswith("--baseline rope; 9,999 resamples an interval, from refrope's own integers.")
-
-
-@pytest.mark.parametrize("name", ["posgen-tiny", "posgen-methods", "posgen-reproduction"])
-def test_shipped_results_can_be_read(name):
-    cells = cells_of(SHIPPED / name)
-    assert cells.varying == ()
-    assert all(cell.rows and not cell.failed for cell in cells.cells)
-
-
-def test_shipped_results_give_the_numbers_that_the_readme_has():
-    by_name = {(cell.encoding, cell.test_length): cell for cell in cells_of(SHIPPED / "posgen-methods").cells}
-    shown = {
-        ("rope", 256): "98.4 ± 0.1, 45.5 ± 10.0",
-        ("dape", 256): "61.9 ± 31.6, 63.2 ± 32.1",
-        ("resonance-yarn", 1024): "82.6 ± 3.4, 36.8 ± 10.4",  # the README has the ID accuracy of the shorter test only
-        ("rerope", 1024): "98.4 ± 0.1, 98.7 ± 0.8",
-    }
-    for place, numbers in shown.items():
-        found = [by_name[place].estimate("id_accuracy"), by_name[place].estimate()]
-        assert ", ".join(f"{100 * each.mean:.1f} ± {100 * each.deviation:.1f}" for each in found) == numbers
-
-
-def test_the_readmes_reproduction_is_the_shipped_one():
-    readme = (SHIPPED.parents[1] / "README.md").read_text(encoding="utf-8")
-    cells = cells_of(SHIPPED / "posgen-reproduction")
-    assert [len(cell.seeds) for cell in cells.cells] == [5] * 12
-    for cell in cells.cells:
-        assert f"{100 * cell.estimate().mean:.1f} ± {100 * cell.estimate().deviation:.1f} (" in readme
-    for each in resonance_comparisons(cells):
-        low, high = each.paired.difference.student
-        assert f"{100 * each.paired.difference.mean:.1f} \\[{100 * low:.1f}, {100 * high:.1f}\\] (" in readme
-
-
-def test_the_readmes_ablations_are_the_shipped_ones():
-    readme = (SHIPPED.parents[1] / "README.md").read_text(encoding="utf-8")
-    cells = cells_of(SHIPPED / "posgen-ablations")
-    assert {cell.seeds for cell in cells.cells} == {(1, 2, 3)}
-    # With the length of the test the two ramps differ by a point at most: README has the one by index.
-    shown = [cell for cell in cells.cells if {("yarn_ramp", "turns"), ("yarn_length", "test")} - set(cell.settings)]
-    assert len(shown) == 20
-    for cell in shown:
-        assert f"| {100 * cell.estimate().mean:.1f} ± {100 * cell.estimate().deviation:.1f} |" in readme
 
 
 def sweep_directory(path, rows, unfinished=(), **about):
