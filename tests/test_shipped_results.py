@@ -13,7 +13,9 @@ from refrope.report.result_tables import interval_text, percent, spread_text
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "tutorials" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RULES = json.loads((SHIPPED / "posgen-rules" / "results.json").read_text(encoding="utf-8"))
+RULES, LATIN = (
+    json.loads((SHIPPED / "posgen-rules" / f"{name}.json").read_text(encoding="utf-8")) for name in ("results", "latin")
+)
 TASKS = ("recursive", "cot", "semirecursive")
 
 
@@ -64,7 +66,7 @@ def test_the_readmes_ablations_are_the_shipped_ones():
     assert {cell.seeds for cell in cells.cells} == {(1, 2, 3)}
     # With the length of the test the two ramps differ by a point at most: README has the one by index.
     shown = [cell for cell in cells.cells if {("yarn_ramp", "turns"), ("yarn_length", "test")} - set(cell.settings)]
-    assert len(shown) == 20
+    assert len(shown) == 30
     for cell in shown:
         assert f"| {spread(cell.estimate())} |" in README
 
@@ -72,9 +74,9 @@ def test_the_readmes_ablations_are_the_shipped_ones():
 # ---- which rule a model uses
 
 
-def entry(task, recipe, kind, **wanted):
+def entry(task, recipe, kind, *, results=RULES, **wanted):
     """The one entry of a model that fits."""
-    (model,) = (m for m in RULES["models"] if (m["task"], m["settings"]["recipe"]) == (task, recipe))
+    (model,) = (m for m in results["models"] if (m["task"], m["settings"]["recipe"]) == (task, recipe))
     (found,) = (
         e for e in model[kind] if all(e[name] == value for name, value in {"where": "within", **wanted}.items())
     )
@@ -83,6 +85,16 @@ def entry(task, recipe, kind, **wanted):
 
 def line(about, numbers):
     return f"| {about} | " + " | ".join(map(percent, numbers)) + " |"
+
+
+def test_the_readmes_latin_square_is_the_shipped_one():
+    slips = [
+        entry(t, "held-out", "following", results=LATIN, sequences="slips", place="after", steps="two tokens")
+        for t in TASKS
+    ]
+    for words, name in (("the rule of four", "rule"), ("the shortcut", "shortcut")):
+        numbers = [each[name] for each in slips]
+        assert line(f"after a token that breaks the rule: follow {words}", numbers) in README
 
 
 def test_the_readmes_table_of_rules_is_the_shipped_one():
