@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from refrope.decay import long_range_decay
 from refrope.encodings import RotaryEncoding
-from refrope.encodings.pointers import PointerWindows
+from refrope.encodings.pointers import Pointers
 from refrope.encodings.position_map import PositionMap
 from refrope.encodings.remap import DualChunk, SelfExtend
 from refrope.errors import check_integer, check_name
@@ -185,7 +185,7 @@ class ByDistance:
         if self.name == "nope":
             return Pairs(everything, 0, None)
         places = np.arange(test)
-        if isinstance(self.encoding, PointerWindows):
+        if isinstance(self.encoding, Pointers):
             keys = self.encoding.candidates(places)
             far = np.where(keys < 0, np.nan, self.effective(places[:, None], keys))
             return Pairs(int((~np.isnan(far)).sum()), int((far >= train).sum()), float(np.nanmax(far)))
@@ -223,15 +223,17 @@ class ByDistance:
     def logits(self) -> FloatArray:
         """The logit of the query at L' - 1 with an equal key by distance, (1 or heads, L'); NaN outside a window.
 
-        Turned features: mean over pairs of cos(f inv_freq), times the attention factor squared. Biases: 1 + bias, and
-        for DAPE what its network makes of that bias where all scores are 1. Positions that are added to the embeddings:
-        the product of both rows over d_model. NoPE: 1.
+        Turned features: mean over pairs of cos(f inv_freq), times the attention factor squared; in a map, plus the
+        logarithm of a pair's weight. Biases: 1 + bias, and for DAPE what its network makes of that bias where all
+        scores are 1. Positions that are added to the embeddings: the product of both rows over d_model. NoPE: 1.
         """
         encoding = self.encoding.encoding if isinstance(self.encoding, PositionMap) else self.encoding
         if encoding is not None:
             far = self.last_effective
             known = np.where(np.isnan(far), 0, far)
             mean = long_range_decay(encoding, known) / encoding.pairs * encoding.attention_factor**2
+            if isinstance(self.encoding, PositionMap):
+                mean = mean + np.log(self.encoding.weights(far))
             turned: FloatArray = np.where(np.isnan(far), np.nan, mean)[None]
             return turned
         if self.bias is not None:

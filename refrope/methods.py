@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from refrope.encodings import Resonance, RoPE, RotaryEncoding, YaRN
-from refrope.encodings.pointers import PointerWindows
+from refrope.encodings.pointers import Pointers
 from refrope.encodings.position_map import PositionMap
 from refrope.encodings.remap import STRING, DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
 from refrope.errors import check_name
@@ -71,8 +71,8 @@ METHODS = {
     "window": Method(
         "window", "RoPE, and a query sees the 8 nearest keys only", "Beltagy et al. 2020, arXiv:2004.05150"
     ),
-    "pointer-windows": Method(
-        "pointer windows", "RoPE in windows: 8 near keys, 8 at half-way, the first 2", "ours: encodings/pointers.py"
+    "pointers": Method(
+        "pointers", "RoPE, on six keys: 3 near, 1 apart, 1 at half-way, the first", "ours: encodings/pointers.py"
     ),
     "rerope": Method("ReRoPE", "RoPE with no distance above L/2", "Su 2023, kexue.fm/archives/9708"),
     "leaky-rerope": Method(
@@ -91,7 +91,7 @@ METHODS |= {
 PAPER = ("rope", "resonance-rope", "yarn", "resonance-yarn")  # those of Table 1, in its order
 MAPS = ("rerope", "leaky-rerope", "self-extend", "dca", "string")
 WINDOW = 8  # keys; PosGen's cot and recursive need the last four tokens
-POINTER_BASE = 100.0  # the effective positions of pointer windows are 0 to 25: no pair need turn much slower than that
+POINTER_BASE = 100.0  # the effective positions of pointers are 0 to 46: no pair need turn much slower than that
 
 
 def method_of(name: str, function: str = "method_of") -> Method:
@@ -154,8 +154,8 @@ def encoding_of(
         return Resonance(scaled) if name.startswith("resonance") else scaled
     if name in ("rope", "window", "resonance-rope"):
         return Resonance(plain) if name == "resonance-rope" else plain
-    if name == "pointer-windows":
-        return PointerWindows(RoPE(head_dim, base=POINTER_BASE))
+    if name == "pointers":
+        return Pointers(RoPE(head_dim, base=POINTER_BASE))
     if name not in MAPS:
         return None
     position_map = _map_of(name, plain, train, test)

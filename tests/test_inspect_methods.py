@@ -114,7 +114,7 @@ def test_the_others_have_the_distance_or_none(name):
     elif name == "window":
         assert got[:8].tolist() == list(range(8))
         assert np.isnan(got[8:]).all()
-    elif name not in (*MAPS, "t5", "fire", "pointer-windows"):
+    elif name not in (*MAPS, "t5", "fire", "pointers"):
         assert np.array_equal(got, distances)
 
 
@@ -174,6 +174,15 @@ def test_logits_of_what_turns_are_those_of_turned_ones(name, lengths):
             continue
         turned = rotate(np.ones((2, HEAD_DIM)), *encoding.cos_sin(np.array([far, 0]), np.float64))
         assert abs(turned[0] @ turned[1] / HEAD_DIM - got[d]) < ROUNDING
+
+
+def test_logits_of_pointers_have_the_weight_of_the_place():
+    [got] = built("pointers").logits
+    seen = {0: (0, 1), 4: (16, 0.02), 255: (45, 0.02), 255 - (255 - 2) // 2: (30 + 1, 1)}  # the query at 255
+    for d, (place, weight) in seen.items():
+        expected = np.cos(place * RoPE(HEAD_DIM, base=100.0).inv_freq).mean() + math.log(weight)
+        assert abs(got[d] - expected) < ROUNDING
+    assert np.isnan(got).sum() == 256 - 6
 
 
 def test_nope_is_flat_and_sinusoids_are_half_of_rope_with_a_head_as_wide_as_the_model():
@@ -320,7 +329,7 @@ def test_text_has_a_line_for_each_distance_and_says_how_far_it_reaches(name, cap
     share = f"{shown.pairs.beyond:,} of {shown.pairs.seen:,} pairs of 256 tokens"
     assert share in said or (name == "nope" and "32,896 pairs of 256 tokens: none has an effective position" in said)
     assert max(map(len, said.splitlines())) <= 120
-    if name not in (*MAPS, "nope", "sinusoidal", "alibi", "window", "pointer-windows"):
+    if name not in (*MAPS, "nope", "sinusoidal", "alibi", "window", "pointers"):
         assert "(seed 2)" in said
 
 

@@ -106,7 +106,7 @@ def test_a_longer_text_begins_with_the_logits_of_the_shorter(backend, name):
 
 
 @both
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in (*MAPS, "pointer-windows")])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in (*MAPS, "pointers")])
 def test_pieces_with_a_cache_give_the_logits_of_the_whole(backend, name):
     model, rotation = built(name, backend)
     whole = model.forward(tokens(), rotation).copy()
@@ -119,7 +119,7 @@ def test_pieces_with_a_cache_give_the_logits_of_the_whole(backend, name):
 
 
 @both
-@pytest.mark.parametrize("name", [*MAPS, "pointer-windows"])
+@pytest.mark.parametrize("name", [*MAPS, "pointers"])
 def test_a_map_and_a_cache_are_refused_in_words(backend, name):
     model, rotation = built(name, backend)
     cache = KVCache(model.config, batch=2, capacity=LENGTH, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Windows at pointers: the definition, the passes, and that no text is too long."""
+"""Pointers: the definition, the passes, and that no text is too long."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_remap import assert_passes_are_the_definition
 
 from refrope import Resonance, RoPE
-from refrope.encodings.pointers import PointerWindows
+from refrope.encodings.pointers import Pointers
 from refrope.kernels import available
 from refrope.nn.backends import operations
 from refrope.nn.mapped import mapped_backward, mapped_forward, mapped_reference
@@ -22,29 +22,36 @@ GRADIENT = 1e-7  # of central differences in float64
 
 
 @st.composite
-def windows(draw):
+def pointers(draw):
     near = draw(st.integers(1, 9))
-    return PointerWindows(
-        ENCODING, near, draw(st.integers(0, 5)), draw(st.integers(0, 5)), draw(st.integers(2, 4)),
-        draw(st.integers(0, near)),
-    )  # fmt: skip
+    small = st.integers(0, 5)
+    return Pointers(
+        ENCODING,
+        near,
+        apart=draw(st.none() | st.integers(near, near + 4)),
+        divisor=draw(st.integers(2, 4)),
+        lag=draw(small),
+        start=draw(st.integers(0, near)),
+        gap=draw(st.integers(0, 14)),
+        rarity=draw(st.sampled_from([1.0, 0.02])),
+    )
 
 
 def seen(m, one):
     """What the query at m sees, from the words of the docstring, as (key, effective position)."""
     near = [(n, m - n) for n in range(m + 1) if m - n < one.near]
-    u = m // one.divisor
-    around = range(u - one.before, u + one.after + 1)
-    # Whole windows only, none of whose keys come after a query that has this pointer.
-    whole = u >= one.before and u + one.after <= one.divisor * u
-    origin = one.near + one.divisor * one.after
-    pointed = [(n, origin + m - one.divisor * n) for n in around] if whole else []
-    end = one.near + one.divisor * len(around) + one.start - 1
+    begin = one.near + one.gap
+    apart = []
+    if one.apart is not None:
+        apart = [(m - one.apart, begin)] if m - one.apart >= one.start else []
+        begin += 1 + one.gap
+    pointed = [((m - one.lag) // one.divisor, begin + (m - one.lag) % one.divisor)] if m >= one.lag else []
+    end = begin + one.divisor + one.gap + one.start - 1
     start = [(n, end - n) for n in range(one.start)] if m - one.near + 1 >= one.start else []
-    return near + pointed + start
+    return near + apart + pointed + start
 
 
-@given(windows(), st.integers(0, 70))
+@given(pointers(), st.integers(0, 70))
 def test_the_definition_is_what_the_docstring_says(one, m):
     keys = np.arange(m + 1)
     once, twice = one.effective(m, keys), one.second(m, keys)
@@ -52,7 +59,7 @@ def test_the_definition_is_what_the_docstring_says(one, m):
     assert sorted(found) == sorted(seen(m, one))
 
 
-@given(windows(), st.integers(0, 70))
+@given(pointers(), st.integers(0, 70))
 def test_the_candidates_hold_every_key_that_is_seen_once(one, m):
     keys = one.candidates(m)
     keys = keys[keys >= 0]
@@ -60,24 +67,24 @@ def test_the_candidates_hold_every_key_that_is_seen_once(one, m):
     assert {key for key, _ in seen(m, one)} <= set(keys) <= set(range(m + 1))
 
 
-@given(windows(), st.integers(0, 64))
+@given(pointers(), st.integers(0, 64))
 def test_passes_are_the_definition(one, n):
     assert_passes_are_the_definition(one, n)
 
 
-@given(windows())
+@given(pointers())
 def test_all_effective_positions_are_seen_within_the_train_length_and_no_later_ones_are_new(one):
     i = np.arange(one.train_length)
     trained = np.concatenate([f(i[:, None], i)[np.tril_indices(len(i))] for f in (one.effective, one.second)])
-    assert set(trained[~np.isnan(trained)]) == set(range(one.span))
+    assert set(trained[~np.isnan(trained)]) == set(one.positions)
     late = (np.array([200, 1001, 4095, 2**40])[:, None] + np.arange(4)).reshape(-1, 1)
-    places = (late - np.arange(12), late // one.divisor + np.arange(-8, 9), np.arange(12) + 0 * late)
+    places = (late - np.arange(14), (late - one.lag) // one.divisor + np.arange(-8, 9), np.arange(12) + 0 * late)
     far = one.effective(late, np.concatenate(places, axis=1))
-    assert set(far[~np.isnan(far)]) == set(range(one.span))
+    assert set(far[~np.isnan(far)]) == set(one.positions)
 
 
 @settings(max_examples=25)
-@given(windows(), st.integers(1, 29), st.sampled_from(BACKENDS), st.integers(0, 2**32 - 1))
+@given(pointers(), st.integers(1, 29), st.sampled_from(BACKENDS), st.integers(0, 2**32 - 1))
 def test_attention_is_that_of_the_definition(one, length, backend, seed):
     source = np.random.default_rng(seed)
     q, k, v = (source.standard_normal((2, 3, length, 10)) for _ in range(3))
@@ -89,7 +96,7 @@ def test_attention_is_that_of_the_definition(one, length, backend, seed):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_are_those_of_the_loss(backend):
-    one, length = PointerWindows(Resonance(RoPE(10, base=50.0)), 3, 1, 1, 2, 2), 23
+    one, length = Pointers(Resonance(RoPE(10, base=50.0)), 3, 5, 2, 1, 2, 1, 0.3), 23
     source = np.random.default_rng(5)
     q, k, v, dout = (source.standard_normal((2, 3, length, 10)) for _ in range(4))
     passes, ops = one.tables(length, np.float64), operations(backend)
@@ -109,19 +116,24 @@ def test_gradients_are_those_of_the_loss(backend):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"near": 0}, "PointerWindows: near is 0"),
-        ({"before": -1}, "PointerWindows: before is -1"),
-        ({"after": 1.5}, "PointerWindows: after is 1.5"),
-        ({"divisor": 1}, "PointerWindows: divisor is 1"),
-        ({"start": 9}, r"PointerWindows: start is 9, expected an integer in \[0, 8\]"),
+        ({"near": 0}, "Pointers: near is 0"),
+        ({"divisor": 1}, "Pointers: divisor is 1"),
+        ({"lag": -1}, "Pointers: lag is -1"),
+        ({"start": 9}, r"Pointers: start is 9, expected an integer in \[0, 3\]"),
+        ({"gap": -1}, "Pointers: gap is -1"),
+        ({"rarity": 0.0}, "Pointers: rarity is 0.0"),
+        ({"rarity": 1.5}, r"Pointers: rarity is 1.5, expected a number in \(0, 1\]"),
+        ({"apart": 2}, "Pointers: apart is 2"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_name(fields, message):
     with pytest.raises(ValueError, match=message):
-        PointerWindows(ENCODING, **fields)
+        Pointers(ENCODING, **fields)
 
 
 def test_a_text_with_nothing_but_near_keys_is_said_to_be_too_short():
     with pytest.raises(ValueError, match="nothing would be remapped"):
-        PointerWindows(ENCODING).check_effect(8)
-    PointerWindows(ENCODING).check_effect(9)
+        Pointers(ENCODING).check_effect(3)
+    Pointers(ENCODING).check_effect(4)
+    with pytest.raises(ValueError, match="nothing would be remapped"):  # the fourth key is seen at its own distance
+        Pointers(ENCODING, apart=3, start=0, gap=0).check_effect(4)

@@ -40,7 +40,9 @@ def positions_by_pair(position_map, n):
             for b, j in enumerate(columns):
                 back = a + len(columns) - len(rows) - b
                 if not p.causal or (back >= 0 and (p.window is None or back < p.window)):
-                    pairs.setdefault((i, j), []).append(float(p.q_positions[a] - p.k_positions[b]))
+                    place = float(p.q_positions[a] - p.k_positions[b])
+                    assert p.weight == position_map.weights(np.array(place))
+                    pairs.setdefault((i, j), []).append(place)
     return pairs
 
 

@@ -1,4 +1,4 @@
-"""Windows at pointers: a query sees a few keys in three places and none elsewhere, however long the text is."""
+"""Pointers: a query sees a handful of keys in four places and none elsewhere, however long the text is."""
 
 from __future__ import annotations
 
@@ -9,130 +9,164 @@ import numpy.typing as npt
 
 from refrope.encodings.base import FloatArray
 from refrope.encodings.position_map import Pass, PositionMap
-from refrope.errors import check_integer
+from refrope.errors import check_integer, check_number
 
 
 @dataclass(frozen=True)
-class PointerWindows(PositionMap):
-    r"""Keys near the query, around a fraction of its position, and at the start, each place with positions of its own.
+class Pointers(PositionMap):
+    r"""Keys near the query, one further off, one at a fraction of its position, and the first ones: four places.
 
-    The query at m sees the `near` last keys; the keys from ``u - before`` to ``u + after`` around the pointer
-    ``u = floor(m / divisor)``; and the `start` first keys. Effective positions are counted from 0 on in the first
-    place, from `near` on in the second, and after these in the third: no two places share one, and none is ever
-    larger than `span`. A model that has seen `train_length` tokens has seen them all: no position of a longer text is
-    new to it, and no far key that it never learned to ignore competes for its attention.
+    The query at m sees the `near` last keys; the key at the distance `apart`; the key at
+    ``floor((m - lag) / divisor)``, the pointer; and the `start` first keys. Each place has effective positions of its
+    own, `positions` in all, counted on from 0 through the places with a `gap` between two of them. A model that has
+    seen `train_length` tokens has seen them all: no position of a longer text is new to it, and no far key that it
+    never learned to ignore competes for its attention.
 
     Parameters
     ----------
     encoding : RotaryEncoding
     near : int >= 1
-    before, after : int >= 0
-        Keys before and after the one that the pointer is at.
+    apart : int >= near, or None for no such key
     divisor : int >= 2
+    lag : int >= 0
+        What is taken from the query's position before it is divided.
     start : int in [0, near]
+    gap : int >= 0
+        Effective positions that nothing has, after each place: the farther apart two places are, the more pairs of
+        features tell them from each other.
+    rarity : float in (0, 1]
+        How often the keys apart and at the start count in the softmax, where the others count once: a model that needs
+        them learns scores that make up for it, and others are hardly disturbed by them.
 
     Notes
     -----
-    The pointer's place begins with the first query that has a whole window there, the start's where its keys are no
-    near ones any more. In early queries a key may lie in two places, and then counts twice in the softmax.
+    The start's place begins with the first query that its keys are no near ones of, the key apart with the first that
+    it is none of the start's for. In early queries the pointer's key may lie in another place, too, and then counts
+    for both in the softmax.
 
     References
     ----------
-    Ours, after PosGen's three tasks (Wang et al. 2024, arXiv:2403.00071), whose rules read tokens near the last one, at
-    half its position and at the start.
+    Ours, after PosGen's three tasks (Wang et al. 2024, arXiv:2403.00071), whose rules read the last three tokens and
+    one further off: at a fixed distance, at half the position, at the start.
     """
 
-    near: int = 8
-    before: int = 4
-    after: int = 3
+    near: int = 3
+    apart: int | None = 4
     divisor: int = 2
-    start: int = 2
+    lag: int = 2
+    start: int = 1
+    gap: int = 13
+    rarity: float = 0.02
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        for name, least in (("near", 1), ("before", 0), ("after", 0), ("divisor", 2)):
+        for name, least in (("near", 1), ("divisor", 2), ("lag", 0), ("gap", 0)):
             check_integer(self.name, name, getattr(self, name), least)
+        if self.apart is not None:
+            check_integer(self.name, "apart", self.apart, self.near)
         check_integer(self.name, "start", self.start, 0, self.near)
+        wanted = "a number in (0, 1]"
+        if check_number(self.name, "rarity", self.rarity, wanted, 0.0, above=True) > 1:
+            raise ValueError(f"{self.name}: rarity is {self.rarity!r}, expected {wanted}")
+
+    # ---- the four places ----
 
     @property
-    def first_pointer(self) -> int:
-        """The pointer u of the first queries with a whole window around it, no key of which is after the query."""
-        return max(self.before, -(-self.after // (self.divisor - 1)))
+    def _first(self) -> tuple[int, int, int, int]:
+        """The first effective position near, apart, at the pointer and at the start."""
+        apart = self.near + self.gap
+        pointer = apart + (0 if self.apart is None else 1 + self.gap)
+        return 0, apart, pointer, pointer + self.divisor + self.gap
 
     @property
-    def first_of_start(self) -> int:
+    def _first_of_start(self) -> int:
         """The first query that sees the first keys as a place of their own."""
         return self.near + self.start - 1
 
     @property
-    def span(self) -> int:
-        """How many effective positions there are: 0 to span - 1."""
-        return self.near + self.divisor * (self.before + self.after + 1) + self.start
+    def positions(self) -> npt.NDArray[np.int64]:
+        """All effective positions, in order."""
+        sizes = self.near, int(self.apart is not None), self.divisor, self.start
+        return np.concatenate([first + np.arange(size) for first, size in zip(self._first, sizes, strict=True)])
 
     @property
     def train_length(self) -> int:
         """Tokens after which every effective position has been seen."""
-        return max(self.divisor * (self.first_pointer + 1), self.first_of_start + 1, self.near)
+        apart = 0 if self.apart is None else self.apart + self.start + 1
+        return max(self.near, apart, self.lag + self.divisor, self._first_of_start + 1)
+
+    def _places(self, queries: npt.ArrayLike, keys: npt.ArrayLike) -> list[FloatArray]:
+        """The effective position of each pair near, apart, at the pointer and at the start, NaN where it is not there.
+
+        From where a place begins: the distance near, 0 apart, what the division leaves at the pointer, and at the start
+        the distance from the last of its keys.
+        """
+        m, n = np.broadcast_arrays(np.asarray(queries, np.int64), np.asarray(keys, np.int64))
+        near, apart, pointer, start = self._first
+        quotient, rest = np.divmod(m - self.lag, self.divisor)
+        there = [
+            ((m - n < self.near) & (m >= n), near + m - n),
+            ((m - n == self.apart) & (n >= self.start), apart),
+            ((n == quotient) & (m >= self.lag), pointer + rest),
+            ((n < self.start) & (m >= self._first_of_start), start + self.start - 1 - n),
+        ]
+        return [np.where(here, position, np.nan) for here, position in there]
+
+    # ---- what a map defines ----
 
     def effective(self, queries: npt.ArrayLike, keys: npt.ArrayLike) -> FloatArray:
-        """``m - n`` near; ``near + divisor after + m - divisor n`` around the pointer; ``span - 1 - n`` at the start.
-
-        NaN for a key that is not seen; otherwise as in `PositionMap`.
-        """
-        near, pointed, start = self._places(queries, keys)
-        return np.where(np.isnan(near), np.where(np.isnan(pointed), start, pointed), near)
+        """The position in the one place that a key is in, in the earlier one where it is in two; NaN in none."""
+        near, apart, pointer, start = self._places(queries, keys)
+        return _either(_either(near, apart), _either(pointer, start))
 
     def second(self, queries: npt.ArrayLike, keys: npt.ArrayLike) -> FloatArray:
-        """The effective position in the later one of the two places that a key of an early query is in, else NaN."""
-        near, pointed, start = self._places(queries, keys)
-        twice = np.where(np.isnan(pointed), np.nan, np.where(np.isnan(near), start, pointed))
-        return np.where(np.isnan(near) & np.isnan(start), np.nan, twice)
+        """The position in the later one of the two places that a key of an early query is in, else NaN."""
+        near, apart, pointer, start = self._places(queries, keys)
+        return np.where(np.isnan(_either(near, apart)), np.where(np.isnan(pointer), np.nan, start), pointer)
 
-    def _places(self, queries: npt.ArrayLike, keys: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """The effective position of each pair in each place, NaN where it is in another one."""
-        m, n = np.broadcast_arrays(np.asarray(queries, np.int64), np.asarray(keys, np.int64))
-        pointer = m // self.divisor
-        around = (n >= pointer - self.before) & (n <= pointer + self.after) & (pointer >= self.first_pointer)
-        first = (n < self.start) & (m >= self.first_of_start)
-        return (
-            np.where((m - n < self.near) & (m >= n), m - n, np.nan),
-            np.where(around, self._origin + m - self.divisor * n, np.nan),
-            np.where(first, self.span - 1 - n, np.nan),
-        )
-
-    @property
-    def _origin(self) -> int:
-        """The effective position of a key that the pointer is at exactly."""
-        return self.near + self.divisor * self.after
+    def weights(self, positions: FloatArray) -> FloatArray:
+        """`rarity` apart and at the start, 1 near and at the pointer."""
+        _, apart, pointer, start = self._first
+        rare = ((positions >= apart) & (positions < pointer)) | (positions >= start)
+        return np.where(rare, self.rarity, 1.0)
 
     def candidates(self, queries: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Keys among which are all that queries see, (..., keys), in order; -1 for one that is named twice."""
         m = np.asarray(queries, np.int64)[..., None]
-        around = m // self.divisor + np.arange(-self.before, self.after + 1)
-        keys = [m - np.arange(self.near), np.minimum(around, m), np.minimum(np.arange(self.start), m)]
+        apart = [] if self.apart is None else [m - self.apart]
+        keys = [m - np.arange(self.near), *apart, (m - self.lag) // self.divisor, np.minimum(np.arange(self.start), m)]
         named = np.sort(np.maximum(np.concatenate(keys, axis=-1), -1), axis=-1)
         named[..., 1:][named[..., 1:] == named[..., :-1]] = -1
         return named
 
     def passes(self, n: int) -> tuple[Pass, ...]:
-        """The near band; a band for each remainder of the query's position by the divisor; a rectangle."""
+        """A band near, a diagonal apart, one for each remainder of the pointer's division, a rectangle at the start."""
         i = np.arange(check_integer(f"{self.name}.passes", "n", n, 0))
+        _, apart, pointer, start = self._first
         passes = [Pass(slice(0, n), slice(0, n), True, self.near, i, i)]
-        width = self.before + self.after + 1
-        for remainder in range(self.divisor):
-            rows = slice(self.divisor * self.first_pointer + remainder, n, self.divisor)
-            count = len(i[rows])
-            if count:
-                # Row r has the pointer first_pointer + r, and sees up to `after` keys behind it.
-                keys = slice(0, count + self.first_pointer + self.after)
-                q_positions = self._origin + i[rows]
-                passes.append(Pass(rows, keys, True, width, q_positions, self.divisor * i[keys]))
-        if self.start and n > self.first_of_start:
-            rows, keys = slice(self.first_of_start, n), slice(0, self.start)
-            passes.append(Pass(rows, keys, False, None, np.full(n - self.first_of_start, self.span - 1), i[keys]))
+        if self.apart is not None and n > self.apart + self.start:
+            rows, keys = slice(self.apart + self.start, n), slice(self.start, n - self.apart)
+            passes.append(Pass(rows, keys, True, 1, apart + i[keys], i[keys], self.rarity))
+        for rest in range(self.divisor):
+            rows = slice(self.lag + rest, n, self.divisor)
+            keys = slice(0, len(i[rows]))  # row r has its pointer at key r
+            if len(i[rows]):
+                passes.append(
+                    Pass(rows, keys, True, 1, pointer + rest + self.divisor * i[keys], self.divisor * i[keys])
+                )
+        if self.start and n > self._first_of_start:
+            rows, keys = slice(self._first_of_start, n), slice(0, self.start)
+            at = np.full(n - self._first_of_start, start + self.start - 1)
+            passes.append(Pass(rows, keys, False, None, at, i[keys], self.rarity))
         return tuple(passes)
 
     def check_effect(self, length: int) -> None:
         """Raise ValueError unless `length` tokens have a pair that is not seen, or seen in another place than near."""
-        self._check_reach(length, "near", self.near, self.near + 1)
+        unmoved = self.apart == self.near and not self.start and not self.gap  # the next key is at its own distance
+        self._check_reach(length, "near", self.near, self.near + 1 + unmoved)
+
+
+def _either(one: FloatArray, other: FloatArray) -> FloatArray:
+    """`one` where it is a number, else `other`."""
+    return np.where(np.isnan(one), other, one)

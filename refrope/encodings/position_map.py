@@ -34,6 +34,8 @@ class Pass(NamedTuple):
     window : int or None
         And only for ``i + columns - rows - j < window``.
     q_positions, k_positions : (rows,), (columns,) int64 or float64
+    weight : float > 0
+        How often each of its pairs counts in the softmax: ``weight exp(score)``.
     """
 
     queries: slice
@@ -42,6 +44,7 @@ class Pass(NamedTuple):
     window: int | None
     q_positions: Positions
     k_positions: Positions
+    weight: float = 1.0
 
 
 class PassTables(NamedTuple):
@@ -49,7 +52,7 @@ class PassTables(NamedTuple):
 
     Attributes
     ----------
-    queries, keys, causal, window : as in `Pass`
+    queries, keys, causal, window, weight : as in `Pass`
     q_tables, k_tables : (cos, sin), each (n, r/2)
         For all n tokens; the pass uses rows `queries` and `keys`. Passes that turn queries, or keys, alike have the
         same tuple, so that each is turned once; rows that none of them uses may hold anything. None: nothing turns.
@@ -61,6 +64,7 @@ class PassTables(NamedTuple):
     window: int | None
     q_tables: Tables | None
     k_tables: Tables | None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,10 @@ class PositionMap:
         """The other effective position of a pair that counts twice in the softmax, NaN where a pair counts once."""
         return np.full(np.broadcast_shapes(np.shape(queries), np.shape(keys)), np.nan)
 
+    def weights(self, positions: FloatArray) -> FloatArray:
+        """How often a pair at these effective positions counts in the softmax, ``weight exp(score)``; float64 > 0."""
+        return np.ones(np.shape(positions))
+
     def passes(self, n: int) -> tuple[Pass, ...]:
         """How the causal pairs of `n` tokens are cut up: each that is seen is in one pass (or two: it counts twice)."""
         raise NotImplementedError(f"{self.name} defines no passes")
@@ -146,7 +154,7 @@ class PositionMap:
         query_turns, query_tables = self._turns([(p.queries, p.q_positions) for p in passes], n, dtype, scaled=True)
         key_turns, key_tables = self._turns([(p.keys, p.k_positions) for p in passes], n, dtype, scaled=False)
         return tuple(
-            PassTables(*p[:4], query_tables[i], key_tables[j])
+            PassTables(*p[:4], query_tables[i], key_tables[j], p.weight)
             for p, i, j in zip(passes, query_turns, key_turns, strict=True)
         )
 

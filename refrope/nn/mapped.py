@@ -6,11 +6,13 @@ all passes together. With ``lse_p`` the log sum exp of pass p's scores, which it
     lse = log sum_p exp(lse_p)        out = sum_p exp(lse_p - lse) out_p
 
 and the weight of a pair of pass p in the whole is ``exp(score - lse)``. So the backward pass of attention, given the
-merged `out` and `lse`, has each pass's share of the gradients as they are, and these add up.
+merged `out` and `lse`, has each pass's share of the gradients as they are, and these add up. Where the pairs of a pass
+count w times, ``lse_p + log w`` stands for lse_p, and the backward pass is given ``lse - log w``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -109,9 +111,14 @@ def _forward(
         first = not seen[rows].any()
         where: dict[str, Any] = {"out": place[0]} if first else {"onto": place}
         options = _of_pass(settings, i) | {"causal": p.causal, "window": p.window} | where
+        more = math.log(p.weight)
+        if more and not first:
+            place[1][...] -= more  # as seen from a pass whose pairs count once
         _, lse_p = ops.attention_forward(q_p, k_p, v[:, :, p.keys], **options)
         if first:
             place[1][...] = lse_p
+        if more:
+            place[1][...] += more
         seen[rows] = True
 
 
@@ -189,8 +196,11 @@ def _backward(
     turned = zip(passes, _turned(ops, q, q_uses), _turned(ops, k, k_uses), strict=True)
     for i, (p, q_p, k_p) in enumerate(turned):
         rows, columns = p.queries, p.keys
+        lse_p = lse[:, :, rows]
+        if p.weight != 1:
+            lse_p = lse_p - lse.dtype.type(math.log(p.weight))
         ops.attention_backward(
-            *(dout[:, :, rows], q_p, k_p, v[:, :, columns], out[:, :, rows], lse[:, :, rows]),
+            *(dout[:, :, rows], q_p, k_p, v[:, :, columns], out[:, :, rows], lse_p),
             **_of_pass(settings, i),
             causal=p.causal,
             window=p.window,
@@ -214,8 +224,8 @@ def mapped_reference(
     Returns
     -------
     logits : (B, H, T, T)
-        ``scale (R(f(i, j)) q_i) . k_j`` times the map's scale of query i; -inf for keys that are not seen. A pair that
-        counts twice has the log of the sum of both exponentials.
+        ``scale (R(f(i, j)) q_i) . k_j`` times the map's scale of query i, plus the log of the pair's weight; -inf for
+        keys that are not seen. A pair that counts twice has the log of the sum of both exponentials.
     out : (B, H, T, D)
     """
     scale = check_attention("mapped_reference", q, k, v, False, scale, 0.0, 0, 0, None).scale
@@ -229,9 +239,11 @@ def mapped_reference(
         factor = scale * float(position_map.query_scale(np.array([i]))[0])
         places, again = position_map.effective(i, keys), position_map.second(i, keys)
         scores = factor * _scores_at(position_map, places, q[:, :, i], k[:, :, keys])
+        scores += np.log(position_map.weights(places))
         twice = ~np.isnan(again)
         if twice.any():
             others = factor * _scores_at(position_map, again[twice], q[:, :, i], k[:, :, keys[twice]])
+            others += np.log(position_map.weights(again[twice]))
             scores[..., twice] = np.logaddexp(scores[..., twice], others)
         logits[:, :, i, keys] = scores
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
