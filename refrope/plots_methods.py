@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from refrope.by_distance import ByDistance
+from refrope.encodings.base import FloatArray
 from refrope.methods import METHODS, WINDOW
 
 _LOGIT, _PLACE = "#0072B2", "#D55E00"  # told apart by the colour-blind
@@ -21,6 +22,7 @@ _HINTS = {
     "window": f"none beyond {WINDOW - 1}",
     "yarn": "dashed: slowest pair",
     "resonance-yarn": "dashed: slowest pair",
+    "pointers": "six keys",
     "t5": "least of the bucket",
     "fire": "of a query at L - 1",
 }
@@ -82,6 +84,7 @@ def _logit(axes: Any, one: ByDistance, usual: tuple[float, float]) -> None:
     train, test = one.lengths
     for h, line in enumerate(one.logits):
         axes.plot(line, color=_LOGIT, linewidth=1.5, linestyle=_DASHES[h % len(_DASHES)])
+        _alone(axes, line, _LOGIT)
     low, high = _range(one)
     axes.axvspan(0, train, color="0.92", linewidth=0, zorder=0)
     axes.axhline(0, color="0.6", linewidth=0.7, zorder=1)
@@ -99,11 +102,19 @@ def _logit(axes: Any, one: ByDistance, usual: tuple[float, float]) -> None:
     axes.tick_params(labelsize=8)
 
 
+def _alone(axes: Any, line: FloatArray, color: str) -> None:
+    """Dots for keys whose neighbours are not seen: a line has no room for them."""
+    known = ~np.isnan(np.concatenate([[np.nan], line, [np.nan]]))
+    places = np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
+    axes.plot(places, line[places], ".", color=color, markersize=4)
+
+
 def _place(axes: Any, one: ByDistance) -> None:
     train, test = one.lengths
     axes.axhspan(0, train, color="0.92", linewidth=0, zorder=0)
     axes.plot([0, test - 1], [0, test - 1], color="0.6", linewidth=0.8, linestyle=":")
     axes.plot(one.last_effective, color=_PLACE, linewidth=1.5)
+    _alone(axes, one.last_effective, _PLACE)
     if one.slowest is not None:
         axes.plot(one.slowest, color=_PLACE, linewidth=0.9, linestyle=_DASHES[1])
     axes.set(ylim=(0, test - 1), yticks=_ticks(train, test), xticks=_ticks(train, test))

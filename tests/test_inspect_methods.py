@@ -464,6 +464,10 @@ def test_the_figure_has_one_panel_a_method_with_its_lines(figures, tmp_path, cap
         places = [line.get_ydata() for line in bottom.lines if len(line.get_xdata()) == 251]
         expected = [shown.last_effective, *([] if shown.slowest is None else [shown.slowest])]
         assert np.array_equal(places, expected, equal_nan=True)
+        dots = [list(line.get_xdata()) for axes in (top, bottom) for line in axes.lines if line.get_marker() == "."]
+        last = [4, 250 - 248 // 2, 250]  # keys that stand alone: apart, at the pointer, the first
+        assert all(found == (last if name == "pointers" else []) for found in dots)
+        assert len(dots) == 1 + len(shown.logits)
         assert top.get_xlim() == bottom.get_xlim() == (0, 250)
         [column], [band] = ([patch.get_extents().transformed(axes.transData.inverted()) for patch in axes.patches]
                             for axes in (top, bottom))  # fmt: skip
