@@ -243,8 +243,8 @@ def _beyond(shown: ByDistance) -> str:
         return f"{seen:,} pairs of {test} tokens: none has an effective position."
     slowest = "" if shown.slowest is None else f", for the slowest pair of features {_position(shown.slowest[-1])}"
     return (
-        f"{said} are at an effective position of {train} or more,\n"
-        f"beyond training; the largest is {_position(largest)}{slowest}."
+        f"{said} are at an effective position that no pair of {train} tokens has;\n"
+        f"the largest is {_position(largest)}{slowest}."
     )
 
 
@@ -259,8 +259,8 @@ def overview(shown: list[ByDistance]) -> str:
         lines.append((one.name, METHODS[one.name].label, _position(one.pairs.largest), share, *logits))
     return (
         f"{format_table(lines, left=2)}\n\n"
-        f"Pairs beyond: share of the pairs of {test} tokens at an effective position of {train} or more.\n"
-        "Logit: of a query with an equal key; the lowest and the highest of all heads, at the start of training "
+        f"Pairs beyond: share of the pairs of {test} tokens at an effective position that no pair of {train} tokens\n"
+        "has. Logit: of a query with an equal key; the lowest and the highest of all heads, at the start of training\n"
         f"(seed {shown[0].seed}).\nSee refrope inspect --help."
     )
 

@@ -91,7 +91,7 @@ METHODS |= {
 PAPER = ("rope", "resonance-rope", "yarn", "resonance-yarn")  # those of Table 1, in its order
 MAPS = ("rerope", "leaky-rerope", "self-extend", "dca", "string")
 WINDOW = 8  # keys; PosGen's cot and recursive need the last four tokens
-POINTER_BASE = 100.0  # the effective positions of pointers are 0 to 46: no pair need turn much slower than that
+POINTER_BASE = 100.0  # the effective positions of pointers are 0 to 93: no pair need turn much slower than that
 
 
 def method_of(name: str, function: str = "method_of") -> Method:

@@ -55,7 +55,7 @@ class Pointers(PositionMap):
     divisor: int = 2
     lag: int = 2
     start: int = 1
-    gap: int = 13
+    gap: int = 29
     rarity: float = 0.02
 
     def __post_init__(self) -> None:
