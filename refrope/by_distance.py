@@ -188,14 +188,14 @@ class ByDistance:
         if isinstance(self.encoding, Pointers):
             keys = self.encoding.candidates(places)
             far = np.where(keys < 0, np.nan, self.effective(places[:, None], keys))
-            seen = far[~np.isnan(far)]
-            early = far[:train], self.encoding.second(places[:train, None], keys[:train])
-            return Pairs(seen.size, int((~np.isin(seen, early)).sum()), float(seen.max()))
+            known = far[~np.isnan(far)]
+            trained = far[:train], self.encoding.second(places[:train, None], keys[:train])
+            return Pairs(known.size, int((~np.isin(known, trained)).sum()), float(known.max()))
         if not isinstance(self.encoding, SelfExtend | DualChunk) and not isinstance(self.inner, FIRE):
             far = self.effective(places, 0)  # a function of the distance: L' - d pairs have each
             counts = test - places
-            number = int(counts[~np.isnan(far)].sum())
-            return Pairs(number, int(counts[far >= train].sum()), float(np.nanmax(far)))
+            seen = int(counts[~np.isnan(far)].sum())
+            return Pairs(seen, int(counts[far >= train].sum()), float(np.nanmax(far)))
         if isinstance(self.encoding, DualChunk):  # keys of a chunk stand at 0, 1, ..., all seen from one place
             starts = places[:: self.encoding.size]
             keys = np.clip(places[:, None] - starts + 1, 0, self.encoding.size)
