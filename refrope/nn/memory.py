@@ -68,21 +68,21 @@ class KVCache:
     def __init__(self, config: TransformerConfig, batch: int, capacity: int, dtype: npt.DTypeLike = np.float32) -> None:
         check_integer("KVCache", "batch", batch, 1)
         check_integer("KVCache", "capacity", capacity, 1)
-        self.shape = (batch, config.heads, capacity, config.head_dim)
+        self.shape = (batch, config.key_heads, capacity, config.head_dim)
         self.keys = np.empty((config.layers, *self.shape), dtype)
         self.values = np.empty((config.layers, *self.shape), dtype)
         self.length = 0
 
     def check(self, batch: int, new: int, config: TransformerConfig, dtype: np.dtype[Any]) -> None:
         """Raise ValueError unless `new` more tokens of such a model fit."""
-        wanted = (config.layers, batch, config.heads, self.shape[2], config.head_dim)
+        wanted = (config.layers, batch, config.key_heads, self.shape[2], config.head_dim)
         if self.keys.shape != wanted or self.keys.dtype != dtype:
             raise ValueError(f"KVCache: it holds {self.keys.dtype}{self.keys.shape}, expected {dtype}{wanted} here")
         if self.length + new > self.shape[2]:
             raise ValueError(f"KVCache: {self.length} tokens and {new} more, expected at most {self.shape[2]}")
 
     def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
-        """Note the new keys and values (B, H, T, head_dim) of a layer; views of all that it has, new ones included."""
+        """Note new keys and values (B, H_kv, T, head_dim) of a layer; views of all that it has, new ones included."""
         end = self.length + k.shape[2]
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
