@@ -111,6 +111,7 @@ class Tokenizer:
         self._added = {number: token.content.encode() for number, token in inner.get_added_tokens_decoder().items()}
         parts = _parts(inner.decoder)
         kinds = [part.get("type") for part in parts]
+        self._falls_back = "ByteFallback" in kinds
         self._bytes: dict[str, int] | None = None
         self._lost = b""
         self._drops_space = any(
@@ -185,7 +186,7 @@ class Tokenizer:
         if text is None:
             return b""
         if self._bytes is None:
-            byte = _BYTE.fullmatch(text)
+            byte = _BYTE.fullmatch(text) if self._falls_back else None
             return bytes([int(byte[1], 16)]) if byte else text.replace("▁", " ").encode()
         spelt = [self._bytes.get(character) for character in text]
         return bytes(b for b in spelt if b is not None) if None not in spelt else text.encode()
