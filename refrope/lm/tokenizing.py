@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.errors import check_integer, describe, in_a_line
-from refrope.lm.fields import failure
+from refrope.lm.fields import failure, read_bytes
 
 if TYPE_CHECKING:
     import tokenizers
@@ -68,12 +68,8 @@ def read_tokenizer(path: Path) -> Tokenizer:
         import tokenizers
     except ImportError:
         raise ValueError(NEEDED) from None
-    with path.open("rb") as file:
-        data = file.read(LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise failure(path, f"it has more than {LARGEST_FILE} bytes, expected a tokenizer.json")
     try:
-        text = data.decode()
+        text = read_bytes(path, LARGEST_FILE).decode()
     except UnicodeDecodeError as error:
         raise failure(path, f"it is not UTF-8: {error.reason} at byte {error.start}") from None
     return Tokenizer(guarded(path, lambda: tokenizers.Tokenizer.from_str(text)), path)
