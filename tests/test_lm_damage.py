@@ -239,7 +239,7 @@ def test_a_tensor_that_lies_between_the_places_for_tensors_is_refused(tmp_path, 
     offset = struct.pack("<Q", struct.unpack_from("<Q", gguf_bytes, start)[0] + 4)
     path.write_bytes(gguf_bytes[:start] + offset + gguf_bytes[start + 8 :] + bytes(100))
     with pytest.raises(
-        ValueError, match=rf"^load: {path}: tensor output_norm\.weight lies .*, expected a multiple of 32"
+        ValueError, match=rf"^load: {path}: tensor output_norm\.weight lies .*, expected a multiple"
     ):
         load(path)
 
