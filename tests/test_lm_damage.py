@@ -5,7 +5,6 @@ REFROPE_TEST_EXAMPLES sets the number of examples of each test, which are always
 
 import json
 import os
-import resource
 import struct
 import tracemalloc
 import warnings
@@ -20,6 +19,7 @@ from refrope.lm.loading import load
 from refrope.lm.safetensors_header import INDEX, SINGLE
 from refrope.lm.stored import copy_rows
 
+resource = pytest.importorskip("resource")
 EXAMPLES = int(os.environ.get("REFROPE_TEST_EXAMPLES", "150"))
 ROOM = 2**29  # bytes of address space beyond what the tests have at their start
 MODEL = random_model(TINY)
@@ -34,7 +34,8 @@ def _bounded_memory():
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     taken = int(pages.read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, hard))
+    limit = taken + ROOM if hard == resource.RLIM_INFINITY else min(taken + ROOM, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     yield
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
@@ -238,9 +239,7 @@ def test_a_tensor_that_lies_between_the_places_for_tensors_is_refused(tmp_path, 
     start = gguf_bytes.index(b"output_norm.weight") + len("output_norm.weight") + 4 + 8 + 4
     offset = struct.pack("<Q", struct.unpack_from("<Q", gguf_bytes, start)[0] + 4)
     path.write_bytes(gguf_bytes[:start] + offset + gguf_bytes[start + 8 :] + bytes(100))
-    with pytest.raises(
-        ValueError, match=rf"^load: {path}: tensor output_norm\.weight lies .*, expected a multiple"
-    ):
+    with pytest.raises(ValueError, match=rf"^load: {path}: tensor output_norm\.weight lies .*, expected a multiple"):
         load(path)
 
 
