@@ -11,22 +11,29 @@
 /* Up to LANES elements: all of them unless n is less. */
 #define SOME(x) (n < LANES ? RR(get_some)(x, n, 0) : RR(get)(x))
 
-/* y[first .. last) = or += factor row[first .. last) */
-RR_INLINE RR_TARGET void RR(row_added)(int add, REAL factor, const REAL *row, REAL *y, ptrdiff_t first, ptrdiff_t last)
+/* Elements between what is added and what memory brings meanwhile. */
+#define AHEAD (3072 / (ptrdiff_t)sizeof(REAL))
+
+/* y[first .. last) += factor row[first .. last); `more`: AHEAD elements behind the row belong to the matrix too */
+RR_INLINE RR_TARGET void RR(row_added)(int more, REAL factor, const REAL *row, REAL *y, ptrdiff_t first,
+                                       ptrdiff_t last)
 {
-    const VEC factors = RR(set)(factor), none = RR(set)(0);
+    const VEC factors = RR(set)(factor);
     ptrdiff_t i = first;
     for (; i + 4 * LANES <= last; i += 4 * LANES) {
         VEC part[4];
+        if (more)
+            for (ptrdiff_t j = 0; j < 4 * LANES; j += RR_LINE_BYTES / (ptrdiff_t)sizeof(REAL))
+                RR_FETCH(row + i + j + AHEAD);
         RR_UNROLL
         for (int j = 0; j < 4; j++) part[j] = RR(get)(row + i + j * LANES);
         RR_UNROLL
         for (int j = 0; j < 4; j++)
-            RR(put)(y + i + j * LANES, (add ? RR(get)(y + i + j * LANES) : none) + factors * part[j]);
+            RR(put)(y + i + j * LANES, RR(get)(y + i + j * LANES) + factors * part[j]);
     }
     for (; i < last; i += LANES) {
         const ptrdiff_t n = last - i;
-        const VEC sum = (add ? SOME(y + i) : none) + factors * SOME(row + i);
+        const VEC sum = SOME(y + i) + factors * SOME(row + i);
         if (n < LANES)
             RR(put_some)(y + i, n, sum);
         else
@@ -37,12 +44,10 @@ RR_INLINE RR_TARGET void RR(row_added)(int add, REAL factor, const REAL *row, RE
 static RR_TARGET void RR(columns)(const REAL *x, const REAL *w, REAL *y, ptrdiff_t k, ptrdiff_t step, int add,
                                   ptrdiff_t first, ptrdiff_t last)
 {
+    if (!add)
+        for (ptrdiff_t i = first; i < last; i++) y[i] = 0;
     for (ptrdiff_t r = 0; r < k; r++)
-        if (add || r)
-            RR(row_added)(1, x[r], w + r * step, y, first, last);
-        else
-            RR(row_added)(0, x[r], w, y, first, last);
-    for (ptrdiff_t i = first; !k && !add && i < last; i++) y[i] = 0;
+        RR(row_added)((k - 1 - r) * step >= AHEAD, x[r], w + r * step, y, first, last);
 }
 
 /* Four sums side by side: an addition need not wait for the one before it. */
@@ -94,4 +99,5 @@ int RR_EXPORT(row_product)(const REAL *x, const REAL *w, REAL *y, ptrdiff_t k, p
 #endif
 
 #undef SOME
+#undef AHEAD
 #include "rr_sets_end.h"
