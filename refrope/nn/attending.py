@@ -9,7 +9,7 @@ followed by backward.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -29,6 +29,23 @@ Tables = tuple[Array, Array]
 Rotation = Tables | tuple[PassTables, ...] | None
 
 
+@dataclass(frozen=True)
+class ByLayer:
+    """A rotation for each layer, where layers turn differently: one of `Transformer.forward`'s tables for each.
+
+    Parameters
+    ----------
+    tables : tuple, as long as the model has layers
+    """
+
+    tables: tuple[Rotation, ...]
+
+    def __post_init__(self) -> None:
+        """Check the field."""
+        if not isinstance(self.tables, tuple):
+            raise ValueError(f"ByLayer: tables are {describe(self.tables)}, expected a tuple, an entry for each layer")
+
+
 @dataclass
 class Saved:
     """What the backward pass needs of the forward pass, beside queries, keys and values (turned where they turn)."""
@@ -46,7 +63,7 @@ class Attending:
     Parameters
     ----------
     ops : refrope.kernels or refrope.nn.backends.NumpyOps
-    rotation : Rotation
+    rotation : Rotation or ByLayer
     bias : Bias, DAPE or None
     window : int or None
     queries, keys : (T_q,), (T_k,) ints
@@ -56,22 +73,36 @@ class Attending:
     """
 
     ops: Any
-    rotation: Rotation
+    rotation: Rotation | ByLayer
     bias: Bias | DAPE | None
     window: int | None
     queries: Array
     keys: Array
     consecutive: bool = True
-    _distances: Array | None = field(default=None, init=False)
+    _places_of_pairs: dict[str, Array] = field(default_factory=dict, repr=False)  # shared by all layers
 
     # ---- rotation ----
+
+    def check_layers(self, function: str, layers: int) -> None:
+        """Raise ValueError where there are tables for another number of layers."""
+        if isinstance(self.rotation, ByLayer) and len(self.rotation.tables) != layers:
+            came = f"ByLayer of {len(self.rotation.tables)}"
+            raise ValueError(f"{function}: tables are {came}, expected one for each of {layers} layers")
+
+    def of_layer(self, layer: int) -> Attending:
+        """Attention of one layer, with the rotation that it has."""
+        return replace(self, rotation=self.rotation.tables[layer]) if isinstance(self.rotation, ByLayer) else self
+
+    @property
+    def mapped(self) -> bool:
+        """True where a layer has a position map."""
+        tables = self.rotation.tables if isinstance(self.rotation, ByLayer) else (self.rotation,)
+        return any(_is_map(each) for each in tables)
 
     @property
     def passes(self) -> tuple[PassTables, ...] | None:
         """Those of a position map, where there is one in the place of a rotation."""
-        if self.rotation is None or not isinstance(self.rotation[0], PassTables):
-            return None
-        return self.rotation
+        return cast("tuple[PassTables, ...]", self.rotation) if _is_map(self.rotation) else None
 
     def turn(self, qk: Array, *, transpose: bool = False) -> None:
         """Turn queries and keys (B, heads, T, D) in place, or their gradients with `transpose`."""
@@ -180,9 +211,9 @@ class Attending:
         """Distances that the bias is asked for, and the positions of the queries that go with them."""
         if not all_pairs:
             return np.arange(len(self.keys)), np.zeros(1, np.int64)
-        if self._distances is None:
-            self._distances = self.queries[:, None] - self.keys
-        return self._distances, self.queries[:, None]
+        if "distances" not in self._places_of_pairs:
+            self._places_of_pairs["distances"] = self.queries[:, None] - self.keys
+        return self._places_of_pairs["distances"], self.queries[:, None]
 
     def _inner(self) -> Bias:
         assert self.bias is not None
@@ -212,6 +243,10 @@ class Attending:
             view = distance_bias(table, n_q, n_k)
             return view, table
         return np.zeros((batch, heads, n_k, n_q), q.dtype).swapaxes(-1, -2), None
+
+
+def _is_map(rotation: Rotation | ByLayer) -> bool:
+    return isinstance(rotation, tuple) and len(rotation) > 0 and isinstance(rotation[0], PassTables)
 
 
 def _of(inner: Bias, weights: Mapping[str, Array], heads: int) -> dict[str, Array]:

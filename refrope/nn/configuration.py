@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refrope.errors import check_integer, check_number, describe
+from refrope.errors import check_integer, check_name, check_number, describe
 from refrope.nn.absolute import LearnedPositions, Sinusoidal
 from refrope.nn.biases import Bias
 from refrope.nn.dape import DAPE
@@ -17,6 +17,10 @@ from refrope.nn.dropout import drop_threshold
 from refrope.randomness import bit_source, normal_numbers
 
 Array = npt.NDArray[Any]
+
+FEED_FORWARDS = ("relu", "swiglu")
+# Of a field that came later: at its default it says what went without saying, and names of runs stay what they were.
+UNSAID = {"unsaid": True}
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,12 @@ class TransformerConfig:
     What tells positions beside a rotation, which the caller's tables bring: `absolute`, rows that are added to the
     token embeddings; `bias`, numbers that are added to the scores; `window`, the number of keys that a query sees, its
     own the last of them.
+
+    The defaults are T5's architecture. Llama's (Touvron et al. 2023, arXiv:2302.13971) has `feed_forward` "swiglu",
+    whose weight "in" holds the columns of the gate and then those of what it gates; softmax_scale None; head_scale
+    1.0. `kv_heads`, a divisor of `heads`, is the number of heads of keys and values (grouped queries: Ainslie et al.
+    2023, arXiv:2305.13245), None as many as of queries. `tied`: the head is the embedding, else a weight of its own.
+    `head_scale` multiplies the logits: T5's d_model^-0.5 if None.
     """
 
     vocabulary: int = 18
@@ -43,6 +53,10 @@ class TransformerConfig:
     absolute: Sinusoidal | LearnedPositions | None = None
     bias: Bias | DAPE | None = None
     window: int | None = None
+    kv_heads: int | None = None
+    feed_forward: str = field(default="relu", metadata=UNSAID)
+    tied: bool = field(default=True, metadata=UNSAID)
+    head_scale: float | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -59,21 +73,44 @@ class TransformerConfig:
                 raise ValueError(f"TransformerConfig: {name} is {describe(value)}, expected {wanted} or None")
         if self.window is not None:
             check_integer("TransformerConfig", "window", self.window, 1)
+        if self.kv_heads is not None:
+            check_integer("TransformerConfig", "kv_heads", self.kv_heads, 1)
+            if self.heads % self.kv_heads:
+                wanted = f"a divisor of heads = {self.heads}"
+                raise ValueError(f"TransformerConfig: kv_heads is {self.kv_heads}, expected {wanted}")
+        check_name("TransformerConfig", "feed_forward", self.feed_forward, FEED_FORWARDS)
+        if not isinstance(self.tied, bool):
+            raise ValueError(f"TransformerConfig: tied is {self.tied!r}, expected True or False")
+        if self.head_scale is not None:
+            check_number("TransformerConfig", "head_scale", self.head_scale, "a number > 0 or None", 0.0, above=True)
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of keys and of values."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def logit_scale(self) -> float:
+        """What the logits are multiplied with."""
+        return float(self.d_model**-0.5) if self.head_scale is None else float(self.head_scale)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight, in the order in which they lie in memory."""
-        inner = self.heads * self.head_dim
+        inner, keys = self.heads * self.head_dim, self.key_heads * self.head_dim
+        halves = 2 if self.feed_forward == "swiglu" else 1
         shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocabulary, self.d_model)}
         for i in range(self.layers):
             shapes |= {
                 f"layers.{i}.attention.gain": (self.d_model,),
-                f"layers.{i}.attention.qkv": (self.d_model, 3 * inner),
+                f"layers.{i}.attention.qkv": (self.d_model, inner + 2 * keys),
                 f"layers.{i}.attention.out": (inner, self.d_model),
                 f"layers.{i}.feed_forward.gain": (self.d_model,),
-                f"layers.{i}.feed_forward.in": (self.d_model, self.d_ff),
+                f"layers.{i}.feed_forward.in": (self.d_model, halves * self.d_ff),
                 f"layers.{i}.feed_forward.out": (self.d_ff, self.d_model),
             }
         shapes |= {"final.gain": (self.d_model,)}
+        if not self.tied:
+            shapes |= {"head": (self.vocabulary, self.d_model)}
         if isinstance(self.absolute, LearnedPositions):
             shapes |= {f"absolute.{name}": shape for name, shape in self.absolute.shapes(self.d_model).items()}
         if self.bias is not None:
@@ -114,12 +151,16 @@ def initial_weights(config: TransformerConfig, seed: int, dtype: npt.DTypeLike) 
     """
     flat = np.empty(config.size(), dtype)
     source = bit_source(seed, "weights")
-    inner = config.heads * config.head_dim
+    inner, keys = config.heads * config.head_dim, config.key_heads * config.head_dim
     # q is smaller by sqrt(head_dim) where that stands in for a missing 1 / sqrt(head_dim) of the scores.
     query = (config.d_model * (config.head_dim if config.softmax_scale == 1.0 else 1)) ** -0.5
+    # What the head reads has mean square 1: with this deviation of its weights the logits have it too, and a model
+    # starts by giving all tokens much the same probability, whatever the logits are multiplied with.
+    head = config.d_model**-0.5 / config.logit_scale
     deviations: dict[str, Any] = {
-        "embedding": 1.0,
-        "attention.qkv": np.repeat([query, config.d_model**-0.5, config.d_model**-0.5], inner),
+        "embedding": head if config.tied else 1.0,
+        "head": head,
+        "attention.qkv": np.repeat([query, config.d_model**-0.5, config.d_model**-0.5], [inner, keys, keys]),
         "attention.out": inner**-0.5,
         "feed_forward.in": config.d_model**-0.5,
         "feed_forward.out": config.d_ff**-0.5,

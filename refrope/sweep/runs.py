@@ -141,12 +141,17 @@ _DATA = ("recipe", "rule", "front_token", "train_sequences", "test_sequences", "
 def as_json(value: Any) -> Any:
     """Dataclasses as the names of their class and of their fields; a field that says nothing is left out.
 
-    So a field that a later version adds, None or "none" or 0 where it does nothing, changes the name of no run.
+    So a field that a later version adds, None or "none" or 0 where it does nothing, changes the name of no run. Nor
+    does one whose default says what went without saying, which is marked as `unsaid`.
     """
     if not is_dataclass(value):
         return value
     return {"class": type(value).__name__} | _without_defaults(
-        {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+        {
+            field.name: as_json(getattr(value, field.name))
+            for field in fields(value)
+            if not (field.metadata.get("unsaid") and getattr(value, field.name) == field.default)
+        }
     )
 
 
