@@ -8,7 +8,7 @@ Which weights train, patterns of names say.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
@@ -72,7 +72,7 @@ def train_step(
     """
     weights = np.broadcast_to(loss_mask.astype(model.dtype), inputs.shape)
     total = float(weights.sum(dtype=np.float64))
-    parts = sequence_parts(*inputs.shape, tokens=part_tokens)
+    parts = sequence_parts(len(inputs), inputs.shape[1], part_tokens)
     # The first gradient's memory takes the sum where there are too many to keep.
     kept = len(parts)
     if kept * model.flat_params.nbytes > GRADIENT_BYTES:
@@ -117,8 +117,10 @@ def _of_sequences(tables: Rotation, rows: slice) -> Rotation:
     return tables[0][rows], tables[1][rows]
 
 
-def trained_spans(model: Transformer, frozen: Sequence[str]) -> tuple[slice, ...]:
-    """Where in `model.flat_params` the weights are whose names fit none of the patterns, neighbours taken together.
+def trained_spans(shapes: Mapping[str, tuple[int, ...]], frozen: Sequence[str]) -> tuple[slice, ...]:
+    """Where among all weights those are whose names fit none of the patterns, neighbours taken together.
+
+    `shapes` are those of `TransformerConfig.shapes`, in the order in which the weights lie in memory.
 
     Raises
     ------
@@ -126,12 +128,12 @@ def trained_spans(model: Transformer, frozen: Sequence[str]) -> tuple[slice, ...
         A pattern that fits no weight, or patterns that fit all.
     """
     for pattern in frozen:
-        if not any(fnmatchcase(name, pattern) for name in model.params):
+        if not any(fnmatchcase(name, pattern) for name in shapes):
             raise ValueError(f"train: frozen is {pattern!r}, expected a pattern of weights of the model")
     spans: list[slice] = []
     end = 0
-    for name, weight in model.params.items():  # in the order in which they lie in memory
-        start, end = end, end + weight.size
+    for name, shape in shapes.items():
+        start, end = end, end + math.prod(shape)
         if any(fnmatchcase(name, pattern) for pattern in frozen):
             continue
         if spans and spans[-1].stop == start:

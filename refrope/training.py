@@ -141,7 +141,7 @@ class ResumableTraining(Generic[AnyCourse]):
     def __init__(self, model: Transformer, course: AnyCourse, plan: Plan, *, seed: int) -> None:
         self.model, self.history, self.plan, self.seed = model, course, plan, seed
         self._schedule = OneCycle(plan.learning_rate, plan.steps, plan.warmup)
-        spans = trained_spans(model, plan.frozen)
+        spans = trained_spans(model.config.shapes(), plan.frozen)
         self._optimizer = AdamW(model.flat_params.size, model.dtype, plan.weight_decay, spans=spans)
         self.order = bit_source(seed, "order of training sequences")
         self.draws = bit_source(seed, "positions of training tokens")
