@@ -1,4 +1,4 @@
-"""The command line: ``refrope posgen | sweep | report | rules | export | inspect | compare | bench | check | verify``.
+"""Commands: ``refrope posgen | sweep | report | rules | lm | export | inspect | compare | bench | check | verify``.
 
 Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 terminated.
 """
@@ -19,6 +19,7 @@ from refrope import __version__, bench, compare, export, inspection, kernels, ve
 from refrope.conformance import command as check_command
 from refrope.errors import check_integer, unknown_name
 from refrope.experiment import results, run, run_side_by_side
+from refrope.lm import command as lm_command
 from refrope.methods import MAPS, listing
 from refrope.progress import Lines, make_progress
 from refrope.report import command as report_command
@@ -29,7 +30,7 @@ from refrope.settings_options import ABOUT_PRESETS, OWN, add_options, settings_o
 from refrope.sweep import command as sweep_command
 from refrope.workers import TERMINATED, Terminated, terminable
 
-COMMANDS = ("posgen", "sweep", "report", "rules", "export", "inspect", "compare", "bench", "check", "verify")
+COMMANDS = ("posgen", "sweep", "report", "rules", "lm", "export", "inspect", "compare", "bench", "check", "verify")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     sweep_command.add_command(commands)
     report_command.add_command(commands)
     rules_command.add_command(commands)
+    lm_command.add_command(commands)
     export.add_command(commands)
     inspection.add_command(commands)
     compare.add_command(commands)

@@ -25,9 +25,13 @@ def failure(path: Path, words: str) -> ValueError:
     return ValueError(f"{WHO}: {path}: {words}")
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 100  # the name of a tensor fits
+
+
 def shown(value: object) -> str:
     """`value` for an error message, shortened: a damaged file may hold a text of megabytes."""
-    return describe(value) if isinstance(value, np.ndarray) else reprlib.repr(value)
+    return describe(value) if isinstance(value, np.ndarray) else _short.repr(value)
 
 
 class Fields:
@@ -94,6 +98,23 @@ class Fields:
             raise self.refuse(name, f"{' or '.join(map(repr, usual))} or nothing: other models are not computed here")
 
 
+def read_bytes(path: Path, largest: int) -> bytes:
+    """All of a file of at most `largest` bytes.
+
+    Raises
+    ------
+    ValueError
+        A larger file.
+    OSError
+        The file cannot be read.
+    """
+    size = path.stat().st_size  # asked first, since reading at most so many bytes takes memory for all of them
+    if size > largest:
+        raise failure(path, f"it has {size} bytes, expected at most {largest} of such a file")
+    with path.open("rb") as file:
+        return file.read(size)
+
+
 def read_object(path: Path, largest: int) -> dict[str, Any]:
     """The JSON object in a file of at most `largest` bytes.
 
@@ -104,11 +125,7 @@ def read_object(path: Path, largest: int) -> dict[str, Any]:
     OSError
         The file cannot be read.
     """
-    with path.open("rb") as file:
-        data = file.read(largest + 1)
-    if len(data) > largest:
-        raise failure(path, f"it has more than {largest} bytes, expected less of such a file")
-    return parse_object(path, data)
+    return parse_object(path, read_bytes(path, largest))
 
 
 def parse_object(path: Path, data: bytes, part: str = "it") -> dict[str, Any]:

@@ -24,6 +24,7 @@ from refrope.lm.stored import StoredTensor
 
 LARGEST_HEADER = 2**26  # bytes; that of a model with 256,000 tokens has 14 million
 VERSIONS = (2, 3)
+NEEDED = "load: the package gguf is not installed here (pip install 'refrope[llm]')"
 _ALIGNMENT = 32
 _MOST_AXES = 4
 
@@ -170,8 +171,10 @@ class _Reader:
 
     def _quantisation(self, number: int, what: str) -> tuple[str, int, int]:
         """Name, numbers in a block, bytes of a block."""
-        import gguf
-
+        try:
+            import gguf
+        except ImportError:
+            raise ValueError(NEEDED) from None
         try:
             kind = gguf.GGMLQuantizationType(number)
             return kind.name, *gguf.GGML_QUANT_SIZES[kind]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.errors import check_integer, describe, in_a_line
-from refrope.lm.fields import failure
+from refrope.lm.fields import failure, read_bytes
 
 if TYPE_CHECKING:
     import tokenizers
@@ -68,12 +68,8 @@ def read_tokenizer(path: Path) -> Tokenizer:
         import tokenizers
     except ImportError:
         raise ValueError(NEEDED) from None
-    with path.open("rb") as file:
-        data = file.read(LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise failure(path, f"it has more than {LARGEST_FILE} bytes, expected a tokenizer.json")
     try:
-        text = data.decode()
+        text = read_bytes(path, LARGEST_FILE).decode()
     except UnicodeDecodeError as error:
         raise failure(path, f"it is not UTF-8: {error.reason} at byte {error.start}") from None
     return Tokenizer(guarded(path, lambda: tokenizers.Tokenizer.from_str(text)), path)
@@ -111,6 +107,7 @@ class Tokenizer:
         self._added = {number: token.content.encode() for number, token in inner.get_added_tokens_decoder().items()}
         parts = _parts(inner.decoder)
         kinds = [part.get("type") for part in parts]
+        self._falls_back = "ByteFallback" in kinds
         self._bytes: dict[str, int] | None = None
         self._lost = b""
         self._drops_space = any(
@@ -185,7 +182,7 @@ class Tokenizer:
         if text is None:
             return b""
         if self._bytes is None:
-            byte = _BYTE.fullmatch(text)
+            byte = _BYTE.fullmatch(text) if self._falls_back else None
             return bytes([int(byte[1], 16)]) if byte else text.replace("▁", " ").encode()
         spelt = [self._bytes.get(character) for character in text]
         return bytes(b for b in spelt if b is not None) if None not in spelt else text.encode()

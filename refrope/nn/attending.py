@@ -18,7 +18,7 @@ import numpy.typing as npt
 from refrope.encodings.base import RotaryEncoding
 from refrope.encodings.position_map import PassTables, PositionMap
 from refrope.errors import describe
-from refrope.nn.attention import distance_bias
+from refrope.nn.attention import distance_bias, grouped, ungrouped
 from refrope.nn.biases import Bias
 from refrope.nn.dape import DAPE
 from refrope.nn.mapped import mapped_backward, mapped_forward
@@ -122,7 +122,7 @@ class Attending:
     def forward(
         self, q: Array, k: Array, v: Array, weights: Mapping[str, Array], settings: dict[str, Any], out: Array
     ) -> Saved:
-        """Attention of `q` (B, H, T_q, D), `k` and `v` (B, H, T_k, D), which `turn` has turned, into `out`.
+        """Attention of `q` (B, H, T_q, D), `k` and `v` (B, H_kv, T_k, D), which `turn` has turned, into `out`.
 
         Parameters
         ----------
@@ -139,7 +139,8 @@ class Attending:
         if self.bias is not None:
             bias = self._bias_forward(weights, q.shape[1], q.dtype)
             if isinstance(self.bias, DAPE):
-                scores = (q @ np.swapaxes(k, -1, -2)) * q.dtype.type(settings["scale"])
+                products = ungrouped(grouped(q, k) @ np.swapaxes(k, -1, -2)[:, :, None])
+                scores = products * q.dtype.type(settings["scale"])
                 extra, mixed = self.bias.mix_forward(weights, scores, bias)
                 extra += bias
                 bias = extra
@@ -193,8 +194,9 @@ class Attending:
             dscores, dvalues, mix_grads = self.bias.mix_backward(dview, saved.mixed, weights)
             dvalues += dview.sum(axis=0)
             dscores *= q.dtype.type(settings["scale"])
-            grads[0][...] += dscores @ k
-            grads[1][...] += np.swapaxes(dscores, -1, -2) @ q
+            of_group = grouped(dscores, k)
+            grads[0][...] += ungrouped(of_group @ k[:, :, None])
+            grads[1][...] += (np.swapaxes(of_group, -1, -2) @ grouped(q, k)).sum(axis=2)
         elif dbias is None:
             dvalues, mix_grads = dview.sum(axis=0), {}
         else:

@@ -95,7 +95,7 @@ def attention_forward(
     lse = (top + np.log(total))[..., 0]
     if threshold:
         weights *= _dropout_factors(weights, threshold, seed, first_slice)
-    np.matmul(_grouped(weights, k), v[:, :, None], out=_grouped(out, k))
+    np.matmul(grouped(weights, k), v[:, :, None], out=grouped(out, k))
     return (out, lse) if onto is None else _merged(onto, out, lse)
 
 
@@ -166,16 +166,16 @@ def attention_backward(
     # The forward pass again, without its maximum.
     seen = _seen(q.shape[2], k.shape[2], causal, width)
     weights = np.exp(_scores(q, k, scale, seen, bias) - lse[..., None])
-    dropped, dweights = weights, _ungrouped(_grouped(dout, k) @ _swap(v)[:, :, None])  # out = dropped @ v
+    dropped, dweights = weights, ungrouped(grouped(dout, k) @ _swap(v)[:, :, None])  # out = dropped @ v
     if threshold:
         factors = _dropout_factors(weights, threshold, seed, first_slice)
         dropped = weights * factors
         dweights *= factors  # dropped = weights * factors
-    dv = np.matmul(_swap(_grouped(dropped, k)), _grouped(dout, k)).sum(axis=2)  # out = dropped @ v
+    dv = np.matmul(_swap(grouped(dropped, k)), grouped(dout, k)).sum(axis=2)  # out = dropped @ v
     dscores = weights * (dweights - (dout * out).sum(axis=-1, keepdims=True))  # weights = softmax(scores)
     dproducts = dscores * q.dtype.type(scale)  # scores = scale * q k^T + bias
-    dq = _ungrouped(np.matmul(_grouped(dproducts, k), k[:, :, None]))  # scores = scale * q k^T + bias
-    dk = np.matmul(_swap(_grouped(dproducts, k)), _grouped(q, k)).sum(axis=2)  # scores = scale * q k^T + bias
+    dq = ungrouped(np.matmul(grouped(dproducts, k), k[:, :, None]))  # scores = scale * q k^T + bias
+    dk = np.matmul(_swap(grouped(dproducts, k)), grouped(q, k)).sum(axis=2)  # scores = scale * q k^T + bias
     if dbias is not None:
         _add_to_entries(dbias, dscores, seen)  # scores = scale * q k^T + bias
     if grads is None:
@@ -225,13 +225,14 @@ def distance_bias(table: Array, n_q: int, n_k: int) -> Array:
     return view
 
 
-def _grouped(x: Array, k: Array) -> Array:
+def grouped(x: Array, k: Array) -> Array:
     """(B, H, ...) as a view (B, H_kv, H / H_kv, ...): the heads that share a head of `k` stand together."""
     kv_heads = k.shape[1]
     return x.reshape(x.shape[0], kv_heads, x.shape[1] // max(kv_heads, 1), *x.shape[2:])
 
 
-def _ungrouped(x: Array) -> Array:
+def ungrouped(x: Array) -> Array:
+    """(B, H_kv, H / H_kv, ...) as (B, H, ...): the way back from `grouped`."""
     return x.reshape(x.shape[0], x.shape[1] * x.shape[2], *x.shape[3:])
 
 
@@ -245,7 +246,7 @@ def _seen(n_q: int, n_k: int, causal: bool, window: int) -> Array:
 
 def _scores(q: Array, k: Array, scale: float, seen: Array, bias: Array | None) -> Array:
     """Scaled products of all queries with all keys plus bias, -inf where a query does not see the key."""
-    scores = _ungrouped(_grouped(q, k) @ _swap(k)[:, :, None])
+    scores = ungrouped(grouped(q, k) @ _swap(k)[:, :, None])
     scores *= q.dtype.type(scale)
     if bias is not None:
         np.add(scores, bias, out=scores, where=seen)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -136,27 +136,29 @@ class PreparedRun:
 
 
 _DATA = ("recipe", "rule", "front_token", "train_sequences", "test_sequences", "train_length", "backend")
+_NOTHING = (None, False, 0, (), "none")
 
 
 def as_json(value: Any) -> Any:
     """Dataclasses as the names of their class and of their fields; a field that says nothing is left out.
 
-    So a field that a later version adds, None or "none" or 0 where it does nothing, changes the name of no run. Nor
-    does one whose default says what went without saying, which is marked as `unsaid`.
+    So a field that a later version adds, None or "none" or 0 where it does nothing, changes the name of no run. One
+    marked as `unsaid` is left out at its default, and only there.
     """
     if not is_dataclass(value):
         return value
-    return {"class": type(value).__name__} | _without_defaults(
-        {
-            field.name: as_json(getattr(value, field.name))
-            for field in fields(value)
-            if not (field.metadata.get("unsaid") and getattr(value, field.name) == field.default)
-        }
-    )
+    return {"class": type(value).__name__} | {
+        field.name: as_json(getattr(value, field.name)) for field in fields(value) if _is_said(field, value)
+    }
+
+
+def _is_said(field: Field[Any], value: Any) -> bool:
+    own = getattr(value, field.name)
+    return bool(own != field.default) if field.metadata.get("unsaid") else own not in _NOTHING
 
 
 def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value not in (None, False, 0, (), "none")}
+    return {name: value for name, value in values.items() if value not in _NOTHING}
 
 
 def described(name: str, encoding: RotaryEncoding | PositionMap | None, length: int) -> Any:
