@@ -141,13 +141,11 @@ class Run:
         """
         texts = read_texts(self.settings.corpora, self.settings.texts)
         tokens = saved_tokens(sweep, self.sources.tokens)
-        for what, found, wanted in (
-            ("texts", texts.sha256, self.sources.texts),
-            ("the tokenizer", tokens and tokens.sha256, self.sources.tokens),
-        ):
-            if found != wanted:
-                raise ValueError(f"{WHO}: {what} here are not those of {self.name}: SHA-256 {found}, expected {wanted}")
-        assert tokens is not None
+        if texts.sha256 != self.sources.texts:
+            said = f"have SHA-256 {texts.sha256}, not those of {self.name}, {self.sources.texts}"
+            raise ValueError(f"{WHO}: the texts {said}")
+        if tokens is None:
+            raise ValueError(f"{WHO}: the tokenizer in {sweep} is gone or damaged, not that of {self.name}")
         return PreparedRun(self, tokens, texts)
 
 
@@ -190,7 +188,7 @@ class PreparedRun:
             "length": length,
             "loss": float(counted.mean()),
             "bits_per_byte": float(counted.sum() / size / math.log(2)),
-            **{"windows": len(windows), "tokens": counted.size, "bytes": int(size)},
+            **{"tested_windows": len(windows), "tested_tokens": counted.size, "tested_bytes": int(size)},
             "loss_by_window": counted.mean(axis=1).tolist(),
             "loss_by_position": bins.mean(axis=(0, 2)).tolist(),
             "loss_of_window": float(losses.mean()),

@@ -209,7 +209,7 @@ def rows_table(rows: Sequence[Row]) -> Table:
     """Every row, for CSV."""
     names = (
         *("encoding", "trained_with", "tested_with", "seed", "length", "loss", "bits_per_byte", "loss_of_window"),
-        *("windows", "tokens", "bytes", "seconds", "step_seconds", "weights_sha256", "run"),
+        *("tested_windows", "tested_tokens", "tested_bytes", "seconds", "step_seconds", "weights_sha256", "run"),
     )
     settings = list(dict.fromkeys(name for row in rows for name in row["settings"]))
     records = (
