@@ -5,7 +5,6 @@ REFROPE_TEST_EXAMPLES sets the number of examples of each test, which are always
 
 import json
 import os
-import resource
 import struct
 import tracemalloc
 import warnings
@@ -18,7 +17,9 @@ from lm_files import TEXT, TINY, random_model, write_directory, write_gguf
 from refrope.lm.gguf_header import read_header
 from refrope.lm.loading import load
 from refrope.lm.safetensors_header import INDEX, SINGLE
+from refrope.lm.stored import copy_rows
 
+resource = pytest.importorskip("resource")
 EXAMPLES = int(os.environ.get("REFROPE_TEST_EXAMPLES", "150"))
 ROOM = 2**29  # bytes of address space beyond what the tests have at their start
 MODEL = random_model(TINY)
@@ -33,7 +34,8 @@ def _bounded_memory():
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     taken = int(pages.read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, hard))
+    limit = taken + ROOM if hard == resource.RLIM_INFINITY else min(taken + ROOM, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     yield
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
@@ -157,6 +159,16 @@ def test_any_value_in_a_configuration_is_refused_or_read(directory):
     assert whole_or_refused(directory)
 
 
+def test_a_file_that_shrinks_between_header_and_data_is_refused(tmp_path, gguf_bytes):
+    path = tmp_path / "shrinks.gguf"
+    path.write_bytes(gguf_bytes)
+    tensor = read_header(path).tensors["token_embd.weight"]
+    out = np.empty(tensor.shape)
+    os.truncate(path, tensor.offset + tensor.nbytes - 1)
+    with path.open("rb") as file, pytest.raises(ValueError, match=r"it ends inside tensor token_embd\.weight"):
+        copy_rows(tensor, file, out)
+
+
 # ---- allocation bombs ----
 
 
@@ -219,6 +231,15 @@ def test_a_tensor_that_many_share_is_refused(tmp_path, gguf_bytes):
     start = gguf_bytes.index(b"blk.0.ffn_up.weight") + len("blk.0.ffn_up.weight") + 4 + 16 + 4
     path.write_bytes(gguf_bytes[:start] + bytes(8) + gguf_bytes[start + 8 :])
     with pytest.raises(ValueError, match=rf"^load: {path}: tensor .* lies at .*, where tensor .* is too"):
+        load(path)
+
+
+def test_a_tensor_that_lies_between_the_places_for_tensors_is_refused(tmp_path, gguf_bytes):
+    path = tmp_path / "shifted.gguf"
+    start = gguf_bytes.index(b"output_norm.weight") + len("output_norm.weight") + 4 + 8 + 4
+    offset = struct.pack("<Q", struct.unpack_from("<Q", gguf_bytes, start)[0] + 4)
+    path.write_bytes(gguf_bytes[:start] + offset + gguf_bytes[start + 8 :] + bytes(100))
+    with pytest.raises(ValueError, match=rf"^load: {path}: tensor output_norm\.weight lies .*, expected a multiple"):
         load(path)
 
 

@@ -77,8 +77,11 @@ def test_no_float64_array_of_all_rows_is_made():
 
 def test_logits_that_are_not_finite_are_an_error():
     for bad in (np.nan, np.inf):
-        with pytest.raises(FloatingPointError, match="expected finite weights"):
-            log_likelihoods(np.array([[0.0, bad]], np.float32), np.array([0]))
+        for rows in (1, 9):  # on one thread, on several
+            logits = np.zeros((rows, 3), np.float32)
+            logits[-1, 1] = bad
+            with pytest.raises(FloatingPointError, match="expected finite weights"):
+                log_likelihoods(logits, np.zeros(rows, np.int64))
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,9 @@ def generate(
         No prompt, or no room in the reader.
     """
     count = check_integer("generate", "count", count, 1)
-    if len(prompt) + count - 1 > len(reader._tokens):
-        room = len(reader._tokens)
-        raise ValueError(f"generate: {len(prompt)} tokens and {count} more, expected at most {room}: the reader's")
+    if len(prompt) + count - 1 > reader.capacity:  # the last one is not read
+        came = f"{len(prompt)} tokens and {count} more"
+        raise ValueError(f"generate: {came}, expected at most {reader.capacity}: the reader's")
     source = sampling.source()
     logits = reader.read_anew(prompt)
     for number in range(1, count + 1):

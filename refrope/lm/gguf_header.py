@@ -23,6 +23,7 @@ from refrope.lm.fields import Fields, failure, shown
 from refrope.lm.stored import StoredTensor
 
 LARGEST_HEADER = 2**26  # bytes; that of a model with 256,000 tokens has 14 million
+LONGEST_NAME = 256  # bytes; those of tensors have at most 64 in ggml
 VERSIONS = (2, 3)
 NEEDED = "load: the package gguf is not installed here (pip install 'refrope[llm]')"
 _ALIGNMENT = 32
@@ -71,15 +72,15 @@ def read_header(path: Path) -> Header:
         tensors, fields = reader.unsigned(8, "number of tensors"), reader.unsigned(8, "number of fields")
         values: dict[str, Any] = {}
         for number in range(fields):
-            name = reader.string(f"name of field {number + 1} of {fields}")
+            name = reader.name(f"the name of field {number + 1} of {fields}")
             if name in values:
-                raise failure(path, f"field {shown(name)} is there twice, expected once")
+                raise failure(path, f"field {name!r} is there twice, expected once")
             values[name] = reader.value(name)
         found: dict[str, StoredTensor] = {}
         for number in range(tensors):
             tensor = reader.tensor(f"tensor {number + 1} of {tensors}")
             if tensor.name in found:
-                raise failure(path, f"tensor {shown(tensor.name)} is there twice, expected once")
+                raise failure(path, f"tensor {tensor.name!r} is there twice, expected once")
             found[tensor.name] = tensor
         named = Fields(path, values)
         return Header(named, reader.placed(found, _alignment(named)))
@@ -116,15 +117,22 @@ class _Reader:
     def unsigned(self, size: int, what: str) -> int:
         return int.from_bytes(self.take(size, what), "little")
 
-    def string(self, what: str) -> str:
-        data = self.take(self.unsigned(8, f"the length of {what}"), what)
+    def name(self, what: str) -> str:
+        """The next string, which is short enough for messages."""
+        return self.string(what, LONGEST_NAME)
+
+    def string(self, what: str, longest: int = LARGEST_HEADER) -> str:
+        count = self.unsigned(8, f"the length of {what}")
+        if count > longest:
+            raise failure(self.path, f"{what} has {count} bytes, expected at most {longest}")
+        data = self.take(count, what)
         try:
             return data.decode()
         except UnicodeDecodeError as error:
             raise failure(self.path, f"{what} is {shown(data)}, expected UTF-8: {error.reason}") from None
 
     def value(self, name: str) -> Any:
-        kind = self.unsigned(4, f"the type of field {shown(name)}")
+        kind = self.unsigned(4, f"the type of field {name}")
         if kind == _STRING:
             return self.string(f"field {name}")
         if kind != _ARRAY:
@@ -152,8 +160,8 @@ class _Reader:
 
     def tensor(self, what: str) -> StoredTensor:
         """The next tensor's entry; its offset is not yet the one in the file."""
-        name = self.string(f"the name of {what}")
-        what = f"tensor {shown(name)}"
+        name = self.name(f"the name of {what}")
+        what = f"tensor {name}"
         axes = self.unsigned(4, f"the number of axes of {what}")
         if not 1 <= axes <= _MOST_AXES:
             raise failure(self.path, f"{what} has {axes} axes, expected 1 to {_MOST_AXES}")

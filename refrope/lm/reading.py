@@ -51,6 +51,11 @@ class Reader:
         self._tokens = np.empty(capacity, np.int64)
 
     @property
+    def capacity(self) -> int:
+        """The most tokens that it can hold."""
+        return len(self._tokens)
+
+    @property
     def tokens(self) -> npt.NDArray[np.int64]:
         """Those that it holds, (n,)."""
         return self._tokens[: self.cache.length]

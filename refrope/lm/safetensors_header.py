@@ -15,6 +15,7 @@ from refrope.lm.fields import failure, parse_object, read_object, shown
 from refrope.lm.stored import PLAIN, StoredTensor
 
 LARGEST_HEADER = 100_000_000  # bytes, the format's own limit
+LONGEST_NAME = 256  # characters: short enough for messages
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -97,6 +98,8 @@ def read_file(path: Path) -> dict[str, StoredTensor]:
 def _tensor(path: Path, name: str, entry: Any) -> StoredTensor:
     """A tensor from its entry in the header; its offset is not yet the one in the file."""
     what = f"tensor {shown(name)}"
+    if len(name) > LONGEST_NAME:
+        raise failure(path, f"{what} has a name of {len(name)} characters, expected at most {LONGEST_NAME}")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise failure(path, f"{what} is {shown(entry)}, expected dtype, shape and data_offsets")
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

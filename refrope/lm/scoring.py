@@ -62,13 +62,13 @@ def log_likelihoods(logits: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Floa
         for start in range(first, last, each):
             rows = slice(start, min(start + each, last))
             shifted = logits[rows].astype(np.float64)
-            shifted -= shifted.max(axis=1, keepdims=True)
+            with np.errstate(invalid="ignore"):  # said below, once for all threads
+                shifted -= shifted.max(axis=1, keepdims=True)
             chosen = shifted[np.arange(len(shifted)), targets[rows]]
             result[rows] = chosen - np.log(np.exp(shifted, out=shifted).sum(axis=1))
         return 0
 
-    with np.errstate(invalid="ignore"):  # said below
-        run_ranges(work, len(logits))
+    run_ranges(work, len(logits))
     if not np.isfinite(result).all():
         raise FloatingPointError("log_likelihoods: a logit is not finite, expected finite weights")
     return result

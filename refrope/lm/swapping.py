@@ -203,8 +203,10 @@ def float32_inv_freq(encoding: RotaryEncoding) -> npt.NDArray[np.float32]:
     if isinstance(encoding, Resonance) or encoding.stretch is None or not np.isfinite(encoding.stretch).all():
         return encoding.inv_freq.astype(np.float32)
     exponents = np.arange(0, encoding.turned, 2).astype(np.float32) / np.float32(encoding.turned)
-    inv_freq: npt.NDArray[np.float32] = np.float32(1) / np.power(np.float32(encoding.base), exponents)
-    return inv_freq if type(encoding) is RoPE else inv_freq / encoding.stretch.astype(np.float32)
+    inv_freq: npt.NDArray[np.float32] = np.reciprocal(np.power(np.float32(encoding.base), exponents))
+    if type(encoding) is not RoPE:
+        inv_freq = np.divide(inv_freq, encoding.stretch.astype(np.float32))
+    return inv_freq
 
 
 def _float32_tables(
