@@ -77,7 +77,12 @@ def perplexity_figure(runs: Sequence[dict[str, Any]], context: int, title: str, 
     values = [run["perplexity"] for run in runs]
     axes.set_xscale("log", base=2)
     if max(values) > _LARGE * min(values):
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths], rotation=30 if len(lengths) > 6 else 0)
     axes.tick_params(axis="x", which="minor", bottom=False)
     low, high = lengths[0] / 2**0.25, lengths[-1] * 2**0.25

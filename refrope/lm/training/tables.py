@@ -100,7 +100,8 @@ def groups_of(rows: Iterable[Row]) -> list[Group]:
     for row in rows:
         found.setdefault(json.dumps(row["settings"], sort_keys=True), []).append(row)
     settings = [json.loads(key) for key in found]
-    names = [name for name in settings[0] if len({json.dumps(each.get(name)) for each in settings}) > 1]
+    known = dict.fromkeys(name for each in settings for name in each)
+    names = [name for name in known if len({json.dumps(each.get(name)) for each in settings}) > 1]
     groups = []
     for about, members in zip(settings, found.values(), strict=True):
         cells: dict[tuple[str, int], dict[int, Row]] = {}
