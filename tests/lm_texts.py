@@ -5,7 +5,8 @@ from __future__ import annotations
 from refrope.lm.training.settings import LMSettings
 from refrope.randomness import bit_source, bounded_integers
 
-WORDS = "the a cat dog tree sees finds under over small green and then é".split()  # one letter of two bytes
+WORDS = ["the", "a", "cat", "dog", "tree", "sees", "finds", "under", "over", "small", "green", "and", "then"]
+WORDS += ["é"]  # one letter of two bytes
 
 
 def sentences(seed: int, words: int) -> str:
