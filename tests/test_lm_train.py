@@ -159,7 +159,7 @@ def method_model(name, train, longest):
     return Transformer(config, seed=3, backend=BACKEND), encoding
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("dape")])
+@pytest.mark.parametrize("name", METHODS)
 def test_losses_a_piece_at_a_time_are_those_of_the_whole(name, monkeypatch):
     monkeypatch.setattr(losses, "CHUNK", 5)
     monkeypatch.setattr(losses, "PAIRWISE_CHUNK", 4)

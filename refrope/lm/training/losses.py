@@ -57,8 +57,7 @@ def token_losses(
         raise ValueError(f"token_losses: windows are {describe(windows)}, expected integers (n, T + 1), n and T >= 1")
     length = windows.shape[1] - 1
     rotation = rotation_of(encoding, length, model.dtype)
-    chunk = length if isinstance(encoding, PositionMap) else min(length, _chunk(model))
-    together = max(1, PART_TOKENS // chunk)
+    chunk, together = _sizes(model, encoding, length)
     parts = [slice(first, min(first + together, len(windows))) for first in range(0, len(windows), together)]
     losses = np.empty((len(windows), length))
 
@@ -77,9 +76,13 @@ def token_losses(
     return losses
 
 
-def _chunk(model: Transformer) -> int:
+def _sizes(model: Transformer, encoding: RotaryEncoding | PositionMap | None, length: int) -> tuple[int, int]:
+    """How many tokens of a window are read together, and of how many windows."""
     bias = model.config.bias
-    return CHUNK if bias is None or (isinstance(bias, Bias) and bias.of_distance) else PAIRWISE_CHUNK
+    if bias is not None and not (isinstance(bias, Bias) and bias.of_distance):
+        return min(length, PAIRWISE_CHUNK), 1
+    chunk = length if isinstance(encoding, PositionMap) else min(length, CHUNK)
+    return chunk, max(1, PART_TOKENS // chunk)
 
 
 def _piece_of(rotation: Rotation, piece: slice) -> Rotation:
