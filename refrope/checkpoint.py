@@ -8,19 +8,18 @@ The format is NumPy's .npz: arrays, and a JSON text for the rest.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from refrope.files import write_bytes
+from refrope.files import file_digest, write_named_by_digest
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 KEPT = 2
@@ -39,9 +38,13 @@ class Checkpoint(NamedTuple):
 def pack(arrays: Arrays, about: dict[str, Any]) -> bytes:
     """The bytes of an .npz with `arrays`, none of which may be called "about", and `about` as a JSON text."""
     buffer = io.BytesIO()
-    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    np.savez(buffer, **{**arrays, _ABOUT: text})  # type: ignore[arg-type]
+    _write(buffer, arrays, about)
     return buffer.getvalue()
+
+
+def _write(file: BinaryIO, arrays: Arrays, about: dict[str, Any]) -> None:
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    np.savez(file, **{**arrays, _ABOUT: text})  # type: ignore[arg-type]
 
 
 def unpack(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
@@ -52,8 +55,12 @@ def unpack(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     ValueError
         The bytes are none that `pack` made.
     """
+    return _read(io.BytesIO(data))
+
+
+def _read(file: BinaryIO | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         return arrays, json.loads(arrays.pop(_ABOUT).tobytes())
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
@@ -68,9 +75,9 @@ def save(directory: Path, step: int, arrays: Arrays, about: dict[str, Any]) -> P
     OSError
         The disk is full: those that were there are still there.
     """
-    data = pack(arrays, about)
-    path = directory / f"checkpoint-{step:09d}-{hashlib.sha256(data).hexdigest()}.npz"
-    write_bytes(path, data)
+    path = write_named_by_digest(
+        directory, lambda file: _write(file, arrays, about), lambda digest: f"checkpoint-{step:09d}-{digest}.npz"
+    )
     others = [other for _, other in _found(directory) if other != path]
     for old in others[: max(len(others) - KEPT + 1, 0)]:
         old.unlink(missing_ok=True)
@@ -87,9 +94,8 @@ def load(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     """
     damaged: list[str] = []
     for step, path in reversed(_found(directory)):
-        data = path.read_bytes()
-        if path.stem.endswith(hashlib.sha256(data).hexdigest()):
-            return Checkpoint(step, *unpack(data)), damaged
+        if path.stem.endswith(file_digest(path)):
+            return Checkpoint(step, *_read(path)), damaged
         path.unlink()
         damaged.append(f"{path} does not have the checksum in its name: damaged, and removed")
     return None, damaged

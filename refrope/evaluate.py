@@ -24,9 +24,9 @@ Result = TypeVar("Result")
 PART_TOKENS = 2048
 
 
-def sequence_parts(count: int, length: int) -> list[slice]:
-    """`count` sequences of `length` tokens in parts of about `PART_TOKENS` tokens, each of whole sequences."""
-    each = max(1, PART_TOKENS // max(1, length))
+def sequence_parts(count: int, length: int, tokens: int | None = None) -> list[slice]:
+    """`count` sequences of `length` tokens in parts of whole sequences, about `tokens` (`PART_TOKENS`) tokens each."""
+    each = max(1, (PART_TOKENS if tokens is None else tokens) // max(1, length))
     return [slice(first, min(first + each, count)) for first in range(0, count, each)]
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 PART = ".part"  # what the name of a file in work ends with
+_PIECE = 2**22  # bytes that are read together
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -27,19 +29,58 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     OSError
         The disk is full, the directory gone or read-only: `path` is as it was before.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{PART}")  # two processes never share one
+    _write(path, lambda file: file.write(data), lambda _: path, durable)
+
+
+def write_named_by_digest(directory: Path, write: Callable[[BinaryIO], object], name: Callable[[str], str]) -> Path:
+    """Write a file that is named after its contents, so that both appear together, without holding them in memory.
+
+    Parameters
+    ----------
+    directory : Path
+    write : callable
+        Writes the contents to a file.
+    name : callable
+        The file's name for the SHA-256 of its contents.
+
+    Returns
+    -------
+    Where it is.
+
+    Raises
+    ------
+    OSError
+        As `write_bytes`.
+    """
+    return _write(directory / name("new"), write, lambda written: directory / name(file_digest(written)), True)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's contents, which are read a piece at a time."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            sha.update(piece)
+    return sha.hexdigest()
+
+
+def _write(near: Path, write: Callable[[BinaryIO], object], place: Callable[[Path], Path], durable: bool) -> Path:
+    """Write to a temporary file beside `near` and rename it to the place that is found when it is written."""
+    temporary = near.with_name(f"{near.name}.{os.getpid()}{PART}")  # two processes never share one
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            write(file)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
+        path = place(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     if durable:
         _sync_directory(path.parent)
+    return path
 
 
 def _sync_directory(path: Path) -> None:

@@ -126,7 +126,7 @@ class Lengths(NamedTuple):
 
 
 def encoding_of(
-    name: str, head_dim: int, lengths: Lengths, *, yarn: RotaryEncoding | None = None
+    name: str, head_dim: int, lengths: Lengths, *, yarn: RotaryEncoding | None = None, who: str = "posgen"
 ) -> RotaryEncoding | PositionMap | None:
     """What turns queries and keys under a method, or None where nothing does.
 
@@ -138,6 +138,8 @@ def encoding_of(
         L and L': maps are made so that no distance of the test has an effective one of L or more, where they can.
     yarn : RotaryEncoding, optional
         What "yarn" means; index ramp, factor test / train and original length train if None.
+    who : str
+        The command that asks: what errors on an encoding of one's own begin with.
 
     Raises
     ------
@@ -145,7 +147,7 @@ def encoding_of(
         Another name; lengths for which a map would do nothing; what `refrope.own_encodings.own_encoding` raises.
     """
     if is_own(name):
-        return own_encoding(name, head_dim, *lengths)
+        return own_encoding(name, head_dim, *lengths, who=who)
     check_name("encoding_of", "encoding", name, METHODS)
     plain: RotaryEncoding = RoPE(head_dim)
     train, test = lengths

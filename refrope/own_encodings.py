@@ -52,7 +52,9 @@ def own_label(name: str) -> str:
     return f"{Path(place).name}:{found}"
 
 
-def own_encoding(name: str, head_dim: int, train: int, test: int) -> RotaryEncoding | PositionMap:
+def own_encoding(
+    name: str, head_dim: int, train: int, test: int, *, who: str = "posgen"
+) -> RotaryEncoding | PositionMap:
     """Make the encoding that a name stands for.
 
     Parameters
@@ -62,6 +64,8 @@ def own_encoding(name: str, head_dim: int, train: int, test: int) -> RotaryEncod
     head_dim : int
     train, test : int
         Tokens that a model reads.
+    who : str
+        The command that asks: what errors begin with.
 
     Raises
     ------
@@ -69,44 +73,49 @@ def own_encoding(name: str, head_dim: int, train: int, test: int) -> RotaryEncod
         Nothing of that name, not what may stand there, arguments that nobody gives, another head_dim, or whatever went
         wrong inside of it.
     """
-    found = find("posgen", name)
+    found = find(who, name)
     if isinstance(found, (RotaryEncoding, PositionMap)):
         made = found
     else:
         if not callable(found) or (isinstance(found, type) and not issubclass(found, (RotaryEncoding, PositionMap))):
-            raise ValueError(f"posgen: {name} is {describe(found)}, expected {KINDS}, or a function that returns one")
+            raise ValueError(f"{who}: {name} is {describe(found)}, expected {KINDS}, or a function that returns one")
         offered = {
             **{"head_dim": head_dim, "train_length": train, "test_length": test},
             **{"original_length": train, "factor": test / train, "encoding": RoPE(head_dim)},
         }
-        given = _given(name, found, offered)
+        given = _given(who, name, found, offered)
         try:
             made = found(**given)
         except Exception as error:  # whatever it raises is the answer
             said = ", ".join(f"{key}={value!r}" for key, value in given.items())
-            raise ValueError(f"posgen: {name}({said}) raises {in_a_line(error)}") from error
+            raise ValueError(f"{who}: {name}({said}) raises {in_a_line(error)}") from error
         if not isinstance(made, (RotaryEncoding, PositionMap)):
-            raise ValueError(f"posgen: {name} returns {describe(made)}, expected {KINDS}")
+            raise ValueError(f"{who}: {name} returns {describe(made)}, expected {KINDS}")
     if made.head_dim != head_dim:
-        raise ValueError(f"posgen: {name} has head_dim {made.head_dim!r}, expected {head_dim}, the model's")
+        raise ValueError(f"{who}: {name} has head_dim {made.head_dim!r}, expected {head_dim}, the model's")
     return made
 
 
-def _given(name: str, function: Any, offered: dict[str, Any]) -> dict[str, Any]:
+def _given(who: str, name: str, function: Any, offered: dict[str, Any]) -> dict[str, Any]:
     """Those of the offered arguments that a class or function names."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
-        raise ValueError(f"posgen: {name} does not say what its arguments are: {in_a_line(error)}") from error
+        raise ValueError(f"{who}: {name} does not say what its arguments are: {in_a_line(error)}") from error
     named = [p.name for p in parameters if p.kind in _BY_NAME and p.name in offered]
     for parameter in parameters:
         if parameter.name not in named and parameter.default is parameter.empty and parameter.kind not in _SEVERAL:
-            raise ValueError(f"posgen: {name} needs {parameter.name}, expected arguments among {', '.join(offered)}")
+            raise ValueError(f"{who}: {name} needs {parameter.name}, expected arguments among {', '.join(offered)}")
     return {key: offered[key] for key in named}
 
 
 def check_own(
-    name: str, encoding: RotaryEncoding | PositionMap | None, length: int, positions: npt.NDArray[Any] | None = None
+    name: str,
+    encoding: RotaryEncoding | PositionMap | None,
+    length: int,
+    positions: npt.NDArray[Any] | None = None,
+    *,
+    who: str = "posgen",
 ) -> None:
     """Make the tables of `length` tokens as training and tests do, and look at them.
 
@@ -114,6 +123,8 @@ def check_own(
     ----------
     positions : (..., length) ints, optional
         Those of the tokens, where they are not 0, 1, 2, ...
+    who : str
+        What errors begin with.
 
     Raises
     ------
@@ -127,24 +138,24 @@ def check_own(
         if isinstance(encoding, PositionMap):
             tables = [table for part in rotation for pair in (part.q_tables, part.k_tables) for table in pair or ()]
     except Exception as error:  # whatever it raises is the answer
-        raise ValueError(f"posgen: {name}: tables of {length} tokens: {in_a_line(error)}") from error
+        raise ValueError(f"{who}: {name}: tables of {length} tokens: {in_a_line(error)}") from error
     shape = (length,) if positions is None else positions.shape
-    _check_tables(name, tables, shape, encoding.head_dim)
+    _check_tables(who, name, tables, shape, encoding.head_dim)
 
 
-def _check_tables(name: str, tables: Sequence[Any], shape: tuple[int, ...], head_dim: int) -> None:
+def _check_tables(who: str, name: str, tables: Sequence[Any], shape: tuple[int, ...], head_dim: int) -> None:
     wanted = f"expected float32({', '.join(map(str, shape))}, r/2) with r <= {head_dim}"
     if not isinstance(tables, (tuple, list)):
-        raise ValueError(f"posgen: {name} has tables {describe(tables)}, expected cos and sin")
+        raise ValueError(f"{who}: {name} has tables {describe(tables)}, expected cos and sin")
     for table in tables:
         fits = isinstance(table, np.ndarray) and table.dtype == np.float32 and table.shape[:-1] == shape
         if not fits or 2 * table.shape[-1] > head_dim:
-            raise ValueError(f"posgen: {name} has a table {describe(table)}, {wanted}")
+            raise ValueError(f"{who}: {name} has a table {describe(table)}, {wanted}")
         if not np.isfinite(table).all():
-            raise ValueError(f"posgen: {name} has a table with NaN or infinity, expected finite numbers")
+            raise ValueError(f"{who}: {name} has a table with NaN or infinity, expected finite numbers")
 
 
-def source_digest(name: str) -> str | None:
+def source_digest(name: str, who: str = "posgen") -> str | None:
     """SHA-256 of the file that a name's module was read from, for results to tell one version from the next."""
-    path = getattr(module_of("posgen", name), "__file__", None)
+    path = getattr(module_of(who, name), "__file__", None)
     return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()

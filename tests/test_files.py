@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 
 import numpy as np
@@ -92,6 +93,13 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path):
     assert found.step == 3
     assert _equal(found)
     assert damaged == []
+
+
+def test_a_checkpoint_is_written_in_pieces_with_the_bytes_that_its_name_and_pack_say(tmp_path):
+    path = checkpoint.save(tmp_path, 3, ARRAYS, ABOUT)
+    data = checkpoint.pack(ARRAYS, ABOUT)
+    assert path.read_bytes() == data
+    assert path.name == f"checkpoint-000000003-{hashlib.sha256(data).hexdigest()}.npz"
 
 
 def test_the_last_two_are_kept(tmp_path):

@@ -92,4 +92,4 @@ def test_a_schedule_never_changes():
 
 def test_an_optimizer_starts_from_sizes_and_constants_alone():
     taken = list(inspect.signature(AdamW).parameters)
-    assert taken == ["size", "dtype", "weight_decay", "beta2", "eps", "step"]
+    assert taken == ["size", "dtype", "weight_decay", "beta2", "eps", "step", "spans"]

@@ -18,7 +18,7 @@ from refrope import checkpoint, kernels
 from refrope.evaluate import accuracy_by_position
 from refrope.settings import ExperimentSettings
 from refrope.sweep import executing, load_models, load_rows, load_sweep, running, runs_of
-from refrope.sweep.command import prepare_sweep
+from refrope.sweep.conducting import prepare_directory
 from refrope.sweep.executing import execute
 from refrope.train import Training
 
@@ -48,7 +48,7 @@ class Quiet:
 def sweep(directory: Path, *grid: ExperimentSettings, **how: object) -> tuple[Quiet, list]:
     """Start a sweep and wait for its end."""
     runs = runs_of(grid or (SETTINGS,))
-    prepare_sweep(directory, runs)
+    prepare_directory(directory, runs)
     display = Quiet()
     return display, execute(directory, runs, display, **how)
 
@@ -356,7 +356,7 @@ def _die(sweep_directory, run, *, every, threads):
 
 def test_one_sweep_at_a_time(tmp_path):
     runs = runs_of([SETTINGS])
-    prepare_sweep(tmp_path / "out", runs)
+    prepare_directory(tmp_path / "out", runs)
     with FileLock(tmp_path / "out" / "lock"), pytest.raises(ValueError, match="another process is at work"):
         execute(tmp_path / "out", runs, Quiet())
 
@@ -364,7 +364,7 @@ def test_one_sweep_at_a_time(tmp_path):
 def test_a_directory_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="holds something else"):
-        prepare_sweep(tmp_path, runs_of([SETTINGS]))
+        prepare_directory(tmp_path, runs_of([SETTINGS]))
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
 
 
@@ -375,7 +375,7 @@ def test_workers_that_do_not_see_the_directory_say_so(tmp_path):
 
 def test_commands_are_written_down_with_their_dates(tmp_path):
     for _ in range(2):
-        prepare_sweep(tmp_path / "out", runs_of([SETTINGS]))
+        prepare_directory(tmp_path / "out", runs_of([SETTINGS]))
     about = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert [sorted(command) for command in about["commands"]] == [["command", "date", "refrope"]] * 2
 

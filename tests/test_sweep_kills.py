@@ -69,7 +69,7 @@ def kill(process: subprocess.Popen[bytes], whom: str) -> None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
         if children:
             os.kill(int(random.choice(children)), signal.SIGKILL)
-            return  # the command goes on
+        return  # the command goes on
     process.wait(timeout=60)
 
 

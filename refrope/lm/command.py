@@ -1,4 +1,4 @@
-"""``refrope lm perplexity | generate | passkey | needle | kv | tasks``: language models on real text."""
+"""``refrope lm perplexity | generate | passkey | needle | kv | tasks | train | report | save``: real text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from refrope.lm import generate_command, perplexity_command, retrieval_command, tasks_command
+from refrope.lm.training import command as training_command
 
 _EPILOG = """\
 Models are read from GGUF files and Hugging Face directories of the Llama family; refrope lm COMMAND --help says more.
@@ -28,3 +29,4 @@ def add_command(commands: Any) -> None:
     generate_command.add_command(subcommands)
     retrieval_command.add_commands(subcommands)
     tasks_command.add_command(subcommands)
+    training_command.add_commands(subcommands)

@@ -115,6 +115,7 @@ class _Reader:
         return data
 
     def unsigned(self, size: int, what: str) -> int:
+        """The next `size` bytes as an integer >= 0."""
         return int.from_bytes(self.take(size, what), "little")
 
     def name(self, what: str) -> str:
@@ -122,6 +123,7 @@ class _Reader:
         return self.string(what, LONGEST_NAME)
 
     def string(self, what: str, longest: int = LARGEST_HEADER) -> str:
+        """The next string, of at most `longest` bytes."""
         count = self.unsigned(8, f"the length of {what}")
         if count > longest:
             raise failure(self.path, f"{what} has {count} bytes, expected at most {longest}")
@@ -132,6 +134,7 @@ class _Reader:
             raise failure(self.path, f"{what} is {shown(data)}, expected UTF-8: {error.reason}") from None
 
     def value(self, name: str) -> Any:
+        """The next field's value: its type comes first."""
         kind = self.unsigned(4, f"the type of field {name}")
         if kind == _STRING:
             return self.string(f"field {name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,17 @@ def _cosine(start: float, end: float, share: float) -> float:
 class AdamW:
     """AdamW's settings and its state for one flat array of weights.
 
+    Parameters
+    ----------
+    size : int
+        Number of weights.
+    dtype : float32 or float64
+    weight_decay, beta2, eps : float
+    step : int
+        Steps done.
+    spans : tuple of slice, optional
+        Those of the weights that train, in order; all of them if None. The moments are those of these alone.
+
     References
     ----------
     Loshchilov and Hutter 2019, arXiv:1711.05101, Algorithm 2. With a beta_1 that changes, the bias correction uses the
@@ -79,20 +91,44 @@ class AdamW:
     beta2: float = 0.999
     eps: float = 1e-8
     step: int = 0
+    spans: tuple[slice, ...] | None = None
     moment1: Array = field(init=False)
     moment2: Array = field(init=False)
     _gradients: Array | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Start with zero moments."""
-        self.moment1 = np.zeros(self.size, self.dtype)
-        self.moment2 = np.zeros(self.size, self.dtype)
+        size = self.size if self.spans is None else sum(span.stop - span.start for span in self.spans)
+        self.moment1 = np.zeros(size, self.dtype)
+        self.moment2 = np.zeros(size, self.dtype)
 
     def gradients(self, parts: int) -> Array:
         """Memory for the gradients of the parts of a batch: (parts, size), the same at every step."""
         if self._gradients is None or len(self._gradients) < parts:
             self._gradients = np.empty((parts, self.size), self.dtype)
         return self._gradients[:parts]
+
+    def update(self, ops: Any, weights: Array, gradients: Array, learning_rate: float, beta1: float) -> None:
+        """One step, in place: `ops.adamw_update` on the weights that train; `gradients` are (parts, size)."""
+        settings = self.settings(learning_rate, beta1)
+        for span, own in self._spans():
+            ops.adamw_update(weights[span], self.moment1[own], self.moment2[own], gradients[:, span], settings)
+
+    def trained(self, array: Array) -> Array:
+        """The part of an array of all weights that belongs to those that train: `array` itself where all do."""
+        parts = [array[span] for span, _ in self._spans()]
+        return array if len(self.moment1) == self.size else np.concatenate(parts)
+
+    def put_trained(self, array: Array, part: Array) -> None:
+        """Write what `trained` gave back into an array of all weights."""
+        for span, own in self._spans():
+            array[span] = part[own]
+
+    def _spans(self) -> list[tuple[slice, slice]]:
+        """Where the weights that train lie among all, and where among themselves."""
+        spans = (slice(0, self.size),) if self.spans is None else self.spans
+        ends = list(accumulate(span.stop - span.start for span in spans))
+        return [(span, slice(first, end)) for span, first, end in zip(spans, [0, *ends], ends, strict=False)]
 
     def settings(self, learning_rate: float, beta1: float) -> npt.NDArray[np.float64]:
         """Count one step; the eight numbers that `adamw_update` takes for it."""

@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 
 from refrope import checkpoint
 from refrope.sweep import running
+from refrope.sweep.protocol import Run
 from refrope.sweep.running import Outcome, Stopped, finished, work
-from refrope.sweep.runs import Run
 from refrope.workers import start_worker, worker_pool
 
 _LOOK = 0.5  # seconds between looks at how far the runs are

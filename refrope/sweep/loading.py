@@ -17,39 +17,44 @@ from refrope.nn.transformer import Transformer
 from refrope.settings import ExperimentSettings
 from refrope.sweep.running import saved_weights
 
+KIND = "sweep"  # what sweep.json leaves unsaid: it was made by ``refrope sweep``
+
 
 def is_sweep(directory: Path) -> bool:
-    """True for a directory that `refrope sweep` has made."""
+    """True for a directory that `refrope sweep` has made, or another command that conducts trainings."""
     return (directory / "sweep.json").is_file()
 
 
-def load_sweep(directory: Path) -> dict[str, Any]:
+def load_sweep(directory: Path, kind: str = KIND) -> dict[str, Any]:
     """What was asked for: commands with their dates, and the names of all runs.
 
     Raises
     ------
     ValueError
-        The directory is none of a sweep.
+        The directory is none of a sweep, or of another kind of sweep.
     """
     if not is_sweep(directory):
-        raise ValueError(f"sweep: {directory} has no sweep.json, expected a directory that refrope sweep has made")
+        raise ValueError(f"{kind}: {directory} has no sweep.json, expected a directory that refrope {kind} has made")
     found: dict[str, Any] = json.loads((directory / "sweep.json").read_text(encoding="utf-8"))
+    made_by = found.get("kind", KIND)
+    if made_by != kind:
+        raise ValueError(f"{kind}: {directory} is of refrope {made_by}, expected one that refrope {kind} has made")
     return found
 
 
-def _results(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def results(directory: Path, kind: str = KIND) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Directory and result of every run that has one."""
-    for name in load_sweep(directory)["runs"]:
+    for name in load_sweep(directory, kind)["runs"]:
         run = directory / "runs" / name
         result = read_checked_json(run / "result.json")
         if result is not None:
             yield run, result
 
 
-def load_rows(directory: Path) -> list[dict[str, Any]]:
-    """The rows of all finished runs, as `refrope posgen` writes them, each with its settings.
+def load_rows(directory: Path, kind: str = KIND) -> list[dict[str, Any]]:
+    """The rows of all finished runs, each with its settings; those of `refrope sweep` are as `refrope posgen`'s.
 
-    A run that failed has a row with "failed", what it said, and without accuracies.
+    A run that failed has a row with "failed", what it said, and without results.
 
     Raises
     ------
@@ -57,7 +62,7 @@ def load_rows(directory: Path) -> list[dict[str, Any]]:
         The directory is none of a sweep; a result is damaged (the sweep's command mends it).
     """
     rows = []
-    for run, result in _results(directory):
+    for run, result in results(directory, kind):
         training = result["training"]
         if "failed" in result:
             about = {name: training[name] for name in ("task", "seed", "trained_with")}
@@ -94,7 +99,7 @@ def load_models(directory: Path) -> Iterator[TrainedRun]:
     ValueError
         The directory is none of a sweep; a result or weights are damaged (the sweep's command mends them).
     """
-    for run, result in _results(directory):
+    for run, result in results(directory):
         if "failed" in result:
             continue
         training = result["training"]

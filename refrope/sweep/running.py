@@ -4,6 +4,7 @@ settings.json   what is trained
 checkpoint-*    where it is (the last two), until it is done
 progress.json   how far it is, for whoever looks
 weights.npz     the trained weights
+tested.json     what the tests have found so far, until they are done
 result.json     rows and curves: the same bytes for the same run, whatever happened on the way; checksum inside
 timing.json     seconds, machine and versions: what may differ
 """
@@ -16,8 +17,8 @@ import json
 import platform
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,10 +27,9 @@ import numpy.typing as npt
 
 from refrope import __version__, checkpoint, kernels
 from refrope.environment import environment
-from refrope.experiment import Prepared, curves, prepare, test_row
 from refrope.files import read_checked_json, remove_parts, write_bytes, write_checked_json, write_json
-from refrope.sweep.runs import Run, Test
-from refrope.train import History, Training, TrainState
+from refrope.sweep.protocol import Prepared, Run
+from refrope.training import Course, ResumableTraining, TrainState, curves
 
 STOP = threading.Event()  # set: every run in this process saves a checkpoint and raises `Stopped`
 BUSY = threading.Event()  # set while a run is in work in this process
@@ -117,7 +117,7 @@ def work(sweep: Path, run: Run, *, every: float = 30.0, threads: int | None = No
             return done
         BUSY.set()
         try:
-            return _Work(directory, run, every).do()
+            return _Work(sweep, directory, run, every).do()
         finally:
             BUSY.clear()
 
@@ -133,16 +133,20 @@ def _result(directory: Path) -> tuple[dict[str, Any] | None, list[str]]:
 class _Work:
     """What is left of one run, under its lock."""
 
-    def __init__(self, directory: Path, run: Run, every: float) -> None:
-        self.directory, self.run, self.every = directory, run, every
+    def __init__(self, sweep: Path, directory: Path, run: Run, every: float) -> None:
+        self.sweep, self.directory, self.run, self.every = sweep, directory, run, every
         remove_parts(directory)
-        write_json(directory / "settings.json", {"training": run.about(), "settings": asdict(run.settings[0])})
+        write_json(directory / "settings.json", {"training": run.about(), "settings": run.asked()})
         self.result, self.notes = _result(directory)
+        with suppress(ValueError):  # a damaged one is as good as none
+            tested = read_checked_json(directory / "tested.json")
+            if tested is not None and tested["weights_sha256"] == (self.result or tested).get("weights_sha256"):
+                self.result = tested
         self.seconds = 0.0
 
     def do(self) -> Outcome:
         """Train or take the weights that are there, do the tests that are missing, write the result."""
-        prepared = prepare(self.run.settings[0], self.run.task, self.run.seed, self.run.trained)
+        prepared = self.run.prepare(self.sweep)
         result = self.result or {}
         weights = saved_weights(self.directory, result)
         if weights is not None:
@@ -151,7 +155,7 @@ class _Work:
             if result:
                 self.notes.append(f"{self.directory / 'weights.npz'} is damaged: the training begins anew")
             try:
-                history = self._train(prepared)
+                history = self._train(prepared.training())
             except FloatingPointError as error:
                 write_checked_json(self.directory / "result.json", self._named() | {"failed": str(error), "rows": []})
                 checkpoint.remove(self.directory)
@@ -159,25 +163,39 @@ class _Work:
             result = {"weights_sha256": digest(prepared.model.flat_params), "curves": curves(history), "rows": []}
             write_bytes(self.directory / "weights.npz", checkpoint.pack({"weights": prepared.model.flat_params}, {}))
             self._write_timing(history)
-        rows = {row["key"]: row for row in result["rows"]}
-        for key, test in {test.key(): test for test in self.run.tests()}.items():
-            if key not in rows:
-                rows[key] = self._row(prepared, test) | {"key": key, "settings": test.settings.flat()}
-        result = self._named() | result | {"rows": [rows[key] for key in sorted(rows)]}
+        result = self._test(prepared, self._named() | result)
         write_checked_json(self.directory / "result.json", result)
         checkpoint.remove(self.directory)
-        (self.directory / "progress.json").unlink(missing_ok=True)
+        for name in ("progress.json", "tested.json"):
+            (self.directory / name).unlink(missing_ok=True)
         return Outcome(self.run.name, self.notes, None)
 
     def _named(self) -> dict[str, Any]:
         return {"run": self.run.name, "training": self.run.about()}
 
+    # ---- tests ----
+
+    def _test(self, prepared: Prepared[Any], result: dict[str, Any]) -> dict[str, Any]:
+        """The result with the rows of all tests; where these take long, what they have found is kept on the way."""
+        rows = {row["key"]: row for row in result["rows"]}
+        tests = {test.key(): test for test in self.run.tests()}
+        left = {key: test for key, test in tests.items() if key not in rows}
+        done = self.run.steps - sum(test.steps for test in left.values())
+        saved = time.monotonic()
+        for key, test in left.items():
+            if STOP.is_set() or (rows and test.steps and time.monotonic() - saved >= self.every):
+                write_checked_json(self.directory / "tested.json", _with_rows(result, rows.values()))
+                saved = time.monotonic()
+            if STOP.is_set():
+                raise Stopped(self.run.name)
+            self._tell({"step": done, "steps": self.run.steps, "doing": test.shown})
+            rows[key] = prepared.row(test) | {"key": key, "settings": test.about()}
+            done += test.steps
+        return _with_rows(result, rows.values())
+
     # ---- training ----
 
-    def _train(self, prepared: Prepared) -> History:
-        training = Training(
-            *(prepared.model, prepared.encoding, prepared.dataset, prepared.train_settings), seed=self.run.seed
-        )
+    def _train(self, training: ResumableTraining[Any]) -> Course:
         self._restore(training)
         saved = shown = began = time.monotonic()
         before = self.seconds
@@ -196,11 +214,11 @@ class _Work:
                 self._show(training, loss)
                 shown = now
 
-        history = training.run(on_step)
+        history: Course = training.run(on_step)
         self.seconds = before + time.monotonic() - began
         return history
 
-    def _restore(self, training: Training) -> None:
+    def _restore(self, training: ResumableTraining[Any]) -> None:
         found, damaged = checkpoint.load(self.directory)
         self.notes += damaged
         if found is None:
@@ -213,37 +231,34 @@ class _Work:
         training.restore(state_from(found))
         self.seconds = found.about["elapsed"]
 
-    def _save(self, training: Training) -> None:
+    def _save(self, training: ResumableTraining[Any]) -> None:
         arrays, about = state_to(training.state())
         about |= {"arithmetic": arithmetic(), "elapsed": self.seconds}
         checkpoint.save(self.directory, training.step, arrays, about)
 
-    def _show(self, training: Training, loss: float) -> None:
-        """Tell how far the training is; a disk that is full must not stop it for that."""
-        history = training.history
-        last = {name: values[-1] for name, values in curves(history).items() if values}
+    def _show(self, training: ResumableTraining[Any], loss: float) -> None:
+        """Tell how far the training is."""
+        last = {name: values[-1] for name, values in curves(training.history).items() if values}
+        self._tell({"step": training.step, "steps": training.steps, "loss": loss, "epoch": last})
+
+    def _tell(self, progress: dict[str, Any]) -> None:
+        """Write down how far the run is; a disk that is full must not stop it for that."""
         with suppress(OSError):
-            write_json(
-                self.directory / "progress.json",
-                {"step": training.step, "steps": training.steps, "loss": loss} | {"epoch": last},
-                durable=False,
-            )
+            write_json(self.directory / "progress.json", progress, durable=False)
 
-    # ---- results ----
-
-    def _row(self, prepared: Prepared, test: Test) -> dict[str, Any]:
-        run, model, dataset = self.run, prepared.model, prepared.dataset
-        return test_row(test.settings, test.encoding, run.task, run.seed, run.trained, model, dataset, test.length)
-
-    def _write_timing(self, history: History) -> None:
+    def _write_timing(self, history: Course) -> None:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         times = {"date": now, "seconds": self.seconds, "step_seconds": history.step_seconds}
         write_json(self.directory / "timing.json", times | {"arithmetic": arithmetic()} | environment())
 
 
+def _with_rows(result: dict[str, Any], rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return result | {"rows": sorted(rows, key=lambda row: str(row["key"]))}
+
+
 def digest(weights: npt.NDArray[Any]) -> str:
     """SHA-256 of a model's weights."""
-    return hashlib.sha256(weights.tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(weights).data).hexdigest()
 
 
 # ---- a training's state as arrays and JSON ----
@@ -253,8 +268,7 @@ def state_to(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays and the rest, for `refrope.checkpoint.save`."""
     arrays = {name: getattr(state, name) for name in ("weights", "moment1", "moment2")}
     arrays |= {name: np.array(getattr(state, name), np.float64) for name in ("losses", "seconds")}
-    history = asdict(state.history)
-    return arrays, {"step": state.step, "order": state.order, "draws": state.draws, "history": history}
+    return arrays, {name: getattr(state, name) for name in ("step", "order", "draws", "history")}
 
 
 def state_from(found: checkpoint.Checkpoint) -> TrainState:
@@ -269,7 +283,7 @@ def state_from(found: checkpoint.Checkpoint) -> TrainState:
         seconds=arrays["seconds"].tolist(),
         order=about["order"],
         draws=about["draws"],
-        history=History(**about["history"]),
+        history=about["history"],
     )
 
 

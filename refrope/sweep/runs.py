@@ -1,4 +1,4 @@
-"""What a sweep consists of: trainings that differ, each with the tests that its model is asked for.
+"""What a sweep of PosGen consists of: trainings that differ, each with the tests that its model is asked for.
 
     ExperimentSettings, ... ──► runs_of ──► Run (task, seed, encoding trained) ──► its directory's name, its tests
 
@@ -10,17 +10,21 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, fields, is_dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refrope.encodings import RotaryEncoding
 from refrope.encodings.position_map import PositionMap
+from refrope.experiment import Prepared, prepare, test_row
 from refrope.files import canonical_json
 from refrope.nn.attending import rotation_of
+from refrope.nn.transformer import Transformer
 from refrope.settings import ExperimentSettings
+from refrope.train import Training
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,16 @@ class Test:
     settings: ExperimentSettings
     encoding: str
     length: int
+    steps = 0  # a fraction of one
+
+    @property
+    def shown(self) -> str:
+        """What displays call it."""
+        return f"{self.encoding} at {self.length}"
+
+    def about(self) -> dict[str, Any]:
+        """The settings in its row."""
+        return self.settings.flat()
 
     def key(self) -> str:
         """The same text for the same test, another one for any other."""
@@ -61,6 +75,15 @@ class Run:
             **{name: getattr(settings, name) for name in _DATA},
         }
 
+    def asked(self) -> dict[str, Any]:
+        """The first of its settings, as JSON."""
+        return asdict(self.settings[0])
+
+    @property
+    def shown(self) -> str:
+        """What displays call it."""
+        return f"{self.task} {self.trained} s{self.seed}"
+
     @cached_property  # displays ask for it twice a second, and an encoding's numbers take 50 digits
     def name(self) -> str:
         """What its directory is called: readable, and another one for every other training."""
@@ -83,6 +106,33 @@ class Run:
             if settings.trained_name(encoding) == self.trained
             for length in settings.test_lengths
         ]
+
+    def prepare(self, sweep: Path) -> PreparedRun:
+        """Data and a model with its initial weights; nothing of the sweep is needed for it."""
+        return PreparedRun(self, prepare(self.settings[0], self.task, self.seed, self.trained))
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """All that a run needs, in memory."""
+
+    run: Run
+    prepared: Prepared
+
+    @property
+    def model(self) -> Transformer:
+        """The model that is trained."""
+        return self.prepared.model
+
+    def training(self) -> Training:
+        """The training, before its first step."""
+        parts = self.prepared
+        return Training(parts.model, parts.encoding, parts.dataset, parts.train_settings, seed=self.run.seed)
+
+    def row(self, test: Test) -> dict[str, Any]:
+        """What the model makes of the test."""
+        run, model, dataset = self.run, self.prepared.model, self.prepared.dataset
+        return test_row(test.settings, test.encoding, run.task, run.seed, run.trained, model, dataset, test.length)
 
 
 _DATA = ("recipe", "rule", "front_token", "train_sequences", "test_sequences", "train_length", "backend")

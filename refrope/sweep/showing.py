@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from refrope.sweep.protocol import Run
 from refrope.sweep.running import Outcome, directory_of
-from refrope.sweep.runs import Run
 
 
 class Steps:
@@ -35,7 +35,8 @@ class Steps:
             progress = self._progress(run)
             if progress is not None:
                 steps += min(progress["step"], run.steps)
-                words.append(f"{run.task} {run.trained} s{run.seed} loss {progress['loss']:.2f}")
+                doing = progress["doing"] if "doing" in progress else f"loss {progress['loss']:.2f}"
+                words.append(f"{run.shown} {doing}")
         return steps, words
 
     def _progress(self, run: Run) -> dict[str, Any] | None:
