@@ -2,20 +2,44 @@
  * attention_few.h - part of attention_body.h: few queries against many keys, as when text is generated token by token.
  *
  * Here the time goes into reading k and v from memory. They are read once for all queries that share them, where they
- * lie: a block of keys for every query, then the same block's values. Scores lie along the keys.
+ * lie: a block of keys for every query, then the same block's values. Scores lie along the keys. While one block is
+ * worked on, memory brings the next one.
  */
+
+/* What a query's work on a block has brought of the next block: `lines` of memory for each key, from `next` on. */
+typedef struct {
+    const char *next;
+    ptrdiff_t lines;
+} RR(ahead);
+
+RR_INLINE RR_TARGET void RR(bring)(RR(ahead) *ahead, ptrdiff_t keys)
+{
+    for (ptrdiff_t i = 0; i < keys * ahead->lines; i++) RR_FETCH(ahead->next + i * RR_LINE_BYTES);
+    ahead->next += keys * ahead->lines * RR_LINE_BYTES;
+}
+
+/* The part of query r of `rows` in bringing rows x[j] for a whole block of keys, where they lie without gaps. */
+RR_INLINE RR_TARGET RR(ahead) RR(part_of_next)(const REAL *x, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n_k, ptrdiff_t d,
+                                               ptrdiff_t r, ptrdiff_t rows)
+{
+    const ptrdiff_t all = (d * (ptrdiff_t)sizeof(REAL) + RR_LINE_BYTES - 1) / RR_LINE_BYTES;
+    const ptrdiff_t lines = (all + rows - 1) / rows;
+    if (row != d || j + RR_KEYS > n_k || (r + 1) * lines > all) return (RR(ahead)){(const char *)x, 0};
+    return (RR(ahead)){(const char *)(x + j * row) + r * RR_KEYS * lines * RR_LINE_BYTES, lines};
+}
 
 /* Vectors of the output that grow together: enough to keep the adders busy. */
 #define FEW_VECTORS (RR_VEC_BYTES == 64 ? 4 : 8)
 
 /* scores[j] = q . k[j][:] for n keys: partial sums of LANES keys, transposed, then added; behind them -infinity. */
 static RR_TARGET void RR(few_scores)(const REAL *q, const REAL *k, ptrdiff_t k_row, ptrdiff_t n, ptrdiff_t d,
-                                     REAL *scores)
+                                     RR(ahead) ahead, REAL *scores)
 {
     for (ptrdiff_t j = 0; j < n; j += LANES) {
         const REAL *row[LANES];
         VEC part[LANES], sum = (VEC){0};
         ptrdiff_t f = 0;
+        RR(bring)(&ahead, LANES);
         RR_UNROLL
         for (int i = 0; i < LANES; i++) {
             row[i] = k + rr_least(j + i, n - 1) * k_row;
@@ -38,12 +62,13 @@ static RR_TARGET void RR(few_scores)(const REAL *q, const REAL *k, ptrdiff_t k_r
 
 /* sum[:] = sum[:] * decay + sum over j < n of weights[j] * v[j][:] for `vectors` vectors of features. */
 RR_INLINE RR_TARGET void RR(few_features)(int vectors, const REAL *weights, const REAL *v, ptrdiff_t v_row, ptrdiff_t n,
-                                          REAL decay, REAL *sum)
+                                          REAL decay, RR(ahead) ahead, REAL *sum)
 {
     VEC part[FEW_VECTORS];
     RR_UNROLL
     for (int i = 0; i < vectors; i++) part[i] = (VEC){0};
     for (ptrdiff_t j = 0; j < n; j++) {
+        RR(bring)(&ahead, 1);
         RR_UNROLL
         for (int i = 0; i < vectors; i++) part[i] += weights[j] * RR(load_anywhere)(v + j * v_row + i * LANES);
     }
@@ -52,12 +77,13 @@ RR_INLINE RR_TARGET void RR(few_features)(int vectors, const REAL *weights, cons
 }
 
 static RR_TARGET void RR(few_sum)(const REAL *weights, const REAL *v, ptrdiff_t v_row, ptrdiff_t n, ptrdiff_t d,
-                                  REAL decay, REAL *sum)
+                                  REAL decay, RR(ahead) ahead, REAL *sum)
 {
     ptrdiff_t f = 0;
-    for (; f + FEW_VECTORS * LANES <= d; f += FEW_VECTORS * LANES)
-        RR(few_features)(FEW_VECTORS, weights, v + f, v_row, n, decay, sum + f);
-    for (; f + LANES <= d; f += LANES) RR(few_features)(1, weights, v + f, v_row, n, decay, sum + f);
+    for (; f + FEW_VECTORS * LANES <= d; f += FEW_VECTORS * LANES, ahead.lines = 0)
+        RR(few_features)(FEW_VECTORS, weights, v + f, v_row, n, decay, ahead, sum + f);
+    for (; f + LANES <= d; f += LANES, ahead.lines = 0)
+        RR(few_features)(1, weights, v + f, v_row, n, decay, ahead, sum + f);
     for (; f < d; f++) {
         REAL part = 0;
         for (ptrdiff_t j = 0; j < n; j++) part += weights[j] * v[j * v_row + f];
@@ -122,7 +148,9 @@ static RR_TARGET void RR(forward_few)(const rr_attention *call, ptrdiff_t s, ptr
             const ptrdiff_t left = (call->causal ? i + offset + 1 : call->n_k) - j0, n = rr_least(RR_KEYS, left);
             const ptrdiff_t before = rr_first_key(call, i) - j0; /* keys that lie before the window */
             if (n <= 0 || before >= n) continue;
-            RR(few_scores)(queries + r * width, k + j0 * k_row, k_row, n, d, weights);
+            const ptrdiff_t next = j0 + RR_KEYS;
+            RR(few_scores)(queries + r * width, k + j0 * k_row, k_row, n, d,
+                           RR(part_of_next)(k, k_row, next, call->n_k, d, r, rows), weights);
             if (call->bias.data) {
                 const REAL *bias = call->bias.data;
                 const ptrdiff_t at = rr_bias_offset(call, &call->bias, slice, i, j0);
@@ -138,7 +166,8 @@ static RR_TARGET void RR(forward_few)(const rr_attention *call, ptrdiff_t s, ptr
                     dropped[j] = rr_random_bits(key, first + j) >= call->threshold ? kept : 0;
                 for (ptrdiff_t j = 0; j < n; j++) weights[j] *= dropped[j];
             }
-            RR(few_sum)(weights, v + j0 * v_row, v_row, n, d, decay, sums + r * width);
+            RR(few_sum)(weights, v + j0 * v_row, v_row, n, d, decay,
+                        RR(part_of_next)(v, v_row, next, call->n_k, d, r, rows), sums + r * width);
         }
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t slice = s + r / call->n_q, i = r % call->n_q;

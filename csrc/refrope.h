@@ -93,6 +93,12 @@ int rr_swiglu_forward_f64(const double *gate, const double *up, double *y, const
 int rr_swiglu_backward_f64(const double *dy, const double *gate, const double *up, double *dgate, double *dup,
                            const ptrdiff_t *row_steps, ptrdiff_t features, ptrdiff_t first, ptrdiff_t last);
 
+/* row product */
+int rr_row_product_f32(const float *x, const float *w, float *y, ptrdiff_t k, ptrdiff_t step, int transposed,
+                       int add, ptrdiff_t first, ptrdiff_t last);
+int rr_row_product_f64(const double *x, const double *w, double *y, ptrdiff_t k, ptrdiff_t step, int transposed,
+                       int add, ptrdiff_t first, ptrdiff_t last);
+
 /* elementwise */
 int rr_relu_forward_f32(const float *x, float *y, ptrdiff_t first, ptrdiff_t last);
 int rr_relu_forward_f64(const double *x, double *y, ptrdiff_t first, ptrdiff_t last);

@@ -5,6 +5,7 @@
  *                setup.py defines RR_MULTIVERSION only after a probe program compiled, linked and ran.
  * RR_INDEPENDENT before a loop: no iteration reads what another one writes.
  * RR_INLINE      a helper that must become part of its caller, so that it is compiled for the caller's instruction set.
+ * RR_FETCH       brings the line of memory at an address nearer, while other work goes on.
  * RR_SIMD_IN_USE a string: which copy the loader chose.
  */
 #ifndef RR_CONFIG_H
@@ -36,6 +37,13 @@
 #define RR_INDEPENDENT _Pragma("GCC ivdep")
 #else
 #define RR_INDEPENDENT
+#endif
+
+#define RR_LINE_BYTES 64 /* of memory; where a line has more, some are brought twice */
+#if defined(__GNUC__)
+#define RR_FETCH(address) __builtin_prefetch(address, 0, 2)
+#else
+#define RR_FETCH(address) ((void)(address))
 #endif
 
 #if defined(_MSC_VER) && !defined(__clang__)

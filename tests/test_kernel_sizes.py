@@ -26,6 +26,7 @@ SIZES = {
     "cross_entropy_backward": {"classes": 8, "first": 0, "last": 3},
     "swiglu_forward": {"features": 8, "first": 0, "last": 3},
     "swiglu_backward": {"features": 8, "first": 0, "last": 3},
+    "row_product": {"k": 8, "step": 8, "first": 0, "last": 8},
     "relu_forward": {"first": 0, "last": 8},
     "relu_backward": {"first": 0, "last": 8},
     "dropout": {"first": 0, "last": 8},
@@ -36,7 +37,7 @@ SIZES = {
 HOSTILE = [-1, -(2**62), -(2**63), 2**63 - 1, 2**62, 2**61, 2**60]
 # Nothing but a limit: which slices form a batch, how many rows form a block, where the second range ends.
 ANY_MAY_FIT = {("rotate", "heads"), ("attention_forward", "heads"), ("rmsnorm_backward", "block")}
-LENGTHS = {"rows", "features", "batches", "n_k", "d", "classes", "last", "parts", "size"}
+LENGTHS = {"rows", "features", "batches", "n_k", "d", "classes", "last", "parts", "size", "k", "step"}
 STRIDED = ["rotate", "rotate_periodic", "attention_forward", "attention_backward", "swiglu_forward", "swiglu_backward"]
 
 

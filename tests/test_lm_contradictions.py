@@ -1,7 +1,9 @@
 """Checkpoints whose parts contradict each other: a ValueError that names the file and what does not fit."""
 
 import json
+import os
 import shutil
+import struct
 
 import numpy as np
 import pytest
@@ -90,6 +92,54 @@ def test_text_that_is_not_utf_8_is_refused_by_name(tmp_path, gguf_bytes, directo
         with pytest.raises(ValueError, match=rf"^load: {directory / name}: it is not UTF-8"):
             load(directory)
         (directory / name).write_bytes(data)
+
+
+def patched(data, name, skip, new):
+    """`data` with bytes that lie `skip` bytes behind a name replaced."""
+    start = data.index(name) + len(name) + skip
+    return data[:start] + new + data[start + len(new) :]
+
+
+def test_entries_of_a_header_that_make_no_sense_are_refused_by_name(tmp_path, gguf_bytes):
+    path = tmp_path / "odd.gguf"
+    end = gguf_bytes.index(b"output_norm.weight") + len("output_norm.weight") + 4 + 8 + 4
+    for data, words in (
+        (
+            patched(gguf_bytes, b"add_bos_token", 4, b"\x05"),
+            r"field tokenizer\.ggml\.add_bos_token is .*, expected 0 or 1",
+        ),
+        (patched(gguf_bytes, b"general.name", 0, b"\x0d"), r"field general\.name is of type 13, expected one of"),
+        (
+            patched(gguf_bytes, b"token_embd.weight", 0, b"\x05"),
+            r"tensor token_embd\.weight has 5 axes, expected 1 to 4",
+        ),
+        (patched(gguf_bytes, b"token_embd.weight", 20, b"\x08"), r"Q8_0\(265, 4\), expected rows of a multiple of 32"),
+        (
+            patched(gguf_bytes, b"token_embd.weight", 20, b"\xff"),
+            "of type 255, expected one that the package gguf knows",
+        ),
+        (
+            patched(gguf_bytes, b"token_embd.weight", -25, b"\xe8\x03"),
+            r"the name of tensor .* has 1000 bytes, expected",
+        ),
+        (gguf_bytes[:end] + struct.pack("<Q", 2**30) + gguf_bytes[end + 8 :], "beyond the end of the file"),
+        (gguf_bytes[:-64], r"beyond the end of the file at \d+: it is cut off"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=rf"^load: {path}: .*{words}"):
+            load(path)
+
+
+def test_json_that_is_too_large_or_too_deep_is_refused(directory):
+    path = directory / "config.json"
+    config = path.read_text()
+    path.write_text(config[:-1] + ', "deep": ' + "[" * 100 + "]" * 100 + "}")
+    with pytest.raises(ValueError, match=rf"^load: {path}: it is nested more than 64 levels deep"):
+        load(directory)
+    path.write_text(config)
+    os.truncate(path, 10_000_001)
+    with pytest.raises(ValueError, match=rf"^load: {path}: it has 10000001 bytes, expected at most 10000000"):
+        load(directory)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path, directory):

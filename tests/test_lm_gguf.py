@@ -184,6 +184,13 @@ def test_other_factors_are_kept_as_a_list_and_ones_are_none(tmp_path, small):
     assert lm.encoding == RoPE(10, base=50_000.0)
 
 
+@pytest.mark.parametrize("factors", [[1, 2, 0, 3, 4], [1, 2, -1, 3, 4], [1, 2, 3, 4], [1, 2, np.nan, 3, 4]])
+def test_factors_that_slow_nothing_down_are_refused(tmp_path, small, factors):
+    path = write_gguf(tmp_path / "bad.gguf", small, tensors={"rope_freqs.weight": np.array(factors, np.float32)})
+    with pytest.raises(ValueError, match=rf"^load: {path}: tensor rope_freqs\.weight "):
+        load(path)
+
+
 # ---- models that are not computed here ----
 
 REFUSED = {

@@ -151,6 +151,17 @@ def test_more_weights_than_memory_holds_are_refused_before_they_are_read(tmp_pat
     assert load(path, dtype=np.float64).model.config == MODEL.config
 
 
+def test_an_error_that_does_not_know_the_file_is_given_its_name(tmp_path, monkeypatch):
+    path = write_gguf(tmp_path / "model.gguf", MODEL)
+
+    def refuse(*_):
+        raise ValueError("TransformerConfig: heads is 0")
+
+    monkeypatch.setattr(loading, "read_gguf", refuse)
+    with pytest.raises(ValueError, match=rf"^load: {path}: TransformerConfig: heads is 0$"):
+        load(path)
+
+
 def test_packages_that_are_missing_are_named_with_their_extra(tmp_path, monkeypatch):
     path, directory = write_gguf(tmp_path / "model.gguf", MODEL), write_directory(tmp_path / "model", MODEL)
     for name, sources in (("gguf", [path]), ("tokenizers", [path, directory])):

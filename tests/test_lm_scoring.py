@@ -113,3 +113,12 @@ def test_more_than_memory_holds_is_refused_before_anything_is_read(monkeypatch):
     monkeypatch.setattr(scoring.KVCache, "check_memory", refuse, raising=False)
     with pytest.raises(ValueError, match="no room for 60"):
         token_log_likelihoods(transformer(), TEXT, lambda positions: pytest.fail("it reads"))
+
+
+def test_scratch_memory_does_not_grow_with_the_text():
+    sizes = []
+    for text in (TEXT, np.tile(TEXT, 5)):
+        model = transformer()
+        token_log_likelihoods(model, text, exact_tables(), chunk=16)
+        sizes.append(model.buffers.nbytes)
+    assert sizes[0] == sizes[1] > 0  # the cache alone does, and linearly

@@ -134,11 +134,12 @@ def test_what_stands_round_a_text_is_put_there_or_left_out():
 
 
 def test_special_tokens_are_found_in_a_text_and_user_defined_ones_too():
-    kinds = [3, 1] + [1] * (len(TOKENS) - 3) + [4]
-    tokenizer = from_fields({"token_type": kinds})
+    kinds = [3, 1] + [1] * (len(TOKENS) - 2) + [4]
+    tokenizer = from_fields({"token_type": kinds, "tokens": [*TOKENS, "né 1"]})
     assert tokenizer.encode("<|end|>").tolist() == [0]
     assert len(tokenizer.encode("<|begin|>")) > 1
-    assert tokenizer.encode("éé").tolist() == 2 * [len(TOKENS) - 1]
+    assert tokenizer.encode("né 1né 1").tolist() == 2 * [len(TOKENS)]
+    assert tokenizer.decode([len(TOKENS)]) == "né 1"  # as it is written, not as bytes are spelt
     assert tokenizer.decode([0, 1]) == "<|end|><|begin|>"
 
 
@@ -167,6 +168,17 @@ def test_fields_that_do_not_fit_are_refused_by_name(name):
 def test_a_pre_tokenizer_that_nobody_knows_is_refused():
     with pytest.raises(ValueError, match="load: pre is 'gpt2', expected one of gpt-2, smollm, llama-bpe"):
         from_fields(pre="gpt2")
+
+
+def test_an_added_token_of_letters_that_spell_bytes_is_written_as_it_is():
+    kinds = [3, 1] + [1] * (len(TOKENS) - 2) + [4]
+    tokenizer = from_fields({"token_type": kinds, "tokens": [*TOKENS, "né"]})
+    assert tokenizer.decode(tokenizer.encode("né")) == "né"
+
+
+def test_pieces_that_look_like_bytes_are_bytes_only_where_the_decoder_says_so():
+    zero = PIECES.index("<0x30>")
+    assert [tokenizer.decode([0, zero]) for tokenizer in PIECEWISE] == ["the0", "the<0x30>"]
 
 
 def test_what_is_no_text_is_refused_and_bytes_without_a_token_are_said():

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from refrope.arrays import overlap, put
 from refrope.kernels._call import Array, in_place, kernel, pointer, readable, run, target
 from refrope.kernels._native_loader import native
+from refrope.kernels.row_product import row_product, suits
 from refrope.kernels.threads import blas_is_single, run_ranges
 from refrope.nn.dropout import check_dropout
 from refrope.nn.layer_checks import (
@@ -49,10 +50,15 @@ def linear_backward(
 
 
 def _product(a: Array, b: Array, out: Array | None) -> Array:
-    if not blas_is_single():
+    alone = suits(a, b)
+    if not alone and not blas_is_single():
         return np.matmul(a, b, out=out)
     apart = out is not None and not (overlap(out, a) or overlap(out, b))
     product = out if out is not None and apart else np.empty((len(a), b.shape[1]), a.dtype)
+    if alone:
+        target = product if product.flags.c_contiguous and product.flags.aligned else np.empty_like(product, order="C")
+        row_product(a, b, target)
+        return put(target, out)
 
     def rows(first: int, last: int) -> int:
         np.matmul(a[first:last], b, out=product[first:last])

@@ -127,5 +127,4 @@ def _added(fields: Fields, tokens: list[str]) -> list[Any]:
     return [
         AddedToken(tokens[number], special=bool(types[number] == _CONTROL), normalized=False)
         for number in np.flatnonzero((types == _CONTROL) | (types == _USER_DEFINED))
-        if tokens[number]
     ]

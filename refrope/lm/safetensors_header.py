@@ -105,8 +105,8 @@ def _tensor(path: Path, name: str, entry: Any) -> StoredTensor:
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(kind, str) or kind not in PLAIN:
         raise failure(path, f"{what} has dtype {shown(kind)}, expected one of {', '.join(PLAIN)}")
-    if not _sizes(shape) or not shape or min(shape) < 1:
-        raise failure(path, f"{what} has shape {shown(shape)}, expected integers >= 1")
+    if not _sizes(shape):
+        raise failure(path, f"{what} has shape {shown(shape)}, expected integers >= 0")
     if not _sizes(offsets) or len(offsets) != 2:
         raise failure(path, f"{what} has data_offsets {shown(offsets)}, expected begin and end")
     nbytes = math.prod(shape) * PLAIN[kind]

@@ -9,7 +9,8 @@ from typing import Any
 from refrope.errors import check_integer
 from refrope.files import write_json
 from refrope.lm.figures import label_of
-from refrope.lm.long_tasks import CHOICE, EXACT, measure, read_documents
+from refrope.lm.grading import CHOICE, EXACT
+from refrope.lm.long_tasks import measure, read_documents
 from refrope.lm.options import (
     ABOUT_ENCODINGS,
     about,

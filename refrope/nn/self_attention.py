@@ -87,16 +87,19 @@ class SelfAttention(Sublayers):
         return attending.of_layer(layer)
 
     def _attention_settings(self, prefix: str) -> dict[str, Any]:
-        c = self.config
-        scale = 1 / math.sqrt(c.head_dim) if c.softmax_scale is None else c.softmax_scale
         if self._saved["seed"] is None:
-            return {"scale": scale}
+            return {"scale": self._scale()}
         return {
-            "scale": scale,
+            "scale": self._scale(),
             "dropout": self.config.dropout,
             "seed": self._site_seed(f"{prefix}.weights"),
             "first_slice": self._saved["first"] * self.config.heads,
         }
+
+    def _scale(self) -> float:
+        """What the scores are multiplied with."""
+        c = self.config
+        return 1 / math.sqrt(c.head_dim) if c.softmax_scale is None else c.softmax_scale
 
     def _bias_weights(self, arrays: dict[str, Array], i: int) -> dict[str, Array]:
         """Those of `arrays` (weights or gradients) that belong to the bias of a layer, by their short names."""

@@ -1,4 +1,4 @@
-"""A minimal decoder transformer: RMSNorm before each sublayer, no biases, tied head, as in T5.
+"""A minimal decoder transformer: RMSNorm before each sublayer, no biases, as in T5 and Llama.
 
     tokens (B, T) -> embedding -> [ + attention(norm) -> + feed-forward(norm) ] x layers -> norm -> head -> logits
 
@@ -19,6 +19,7 @@ from refrope.nn.absolute import LearnedPositions
 from refrope.nn.attending import Attending, ByLayer, Rotation, check_positions
 from refrope.nn.backends import operations
 from refrope.nn.configuration import TransformerConfig, initial_weights
+from refrope.nn.decoding import Decoding
 from refrope.nn.feed_forward import FeedForward
 from refrope.nn.memory import Buffers, KVCache
 from refrope.nn.self_attention import SelfAttention
@@ -57,6 +58,7 @@ class Transformer(SelfAttention, FeedForward):
         drawn = np.empty(config.size(), dtype) if seed is None else initial_weights(config, seed, dtype)
         super().__init__(config, drawn, backend)
         self._replicas = [self]
+        self._decoding: Decoding | None = None
 
     def replicas(self, count: int) -> list[Transformer]:
         """`count` models with the same weights in memory and buffers of their own, the first of them this one.
@@ -65,7 +67,7 @@ class Transformer(SelfAttention, FeedForward):
         """
         while len(self._replicas) < count:
             other = copy.copy(self)
-            other.buffers, other.grads, other._saved = Buffers(self.dtype), {}, {}
+            other.buffers, other.grads, other._saved, other._decoding = Buffers(self.dtype), {}, {}, None
             other._replicas = [other]
             self._replicas.append(other)
         return self._replicas[:count]
@@ -149,9 +151,14 @@ class Transformer(SelfAttention, FeedForward):
             )
             x.reshape(batch, length, c.d_model)[...] += rows
         self._dropout(x, "embedding")
-        for i in range(c.layers):
-            x = self._attention_forward(i, x, batch, keep, cache)
-            x = self._feed_forward_forward(i, x, keep)
+        if cache is not None and len(x) == 1 and self._can_decode(attending):
+            if self._decoding is None or not self._decoding.is_of(self.params):
+                self._decoding = Decoding(c, self.params)
+            self._decoding.forward(x, attending, self._scale(), cache)
+        else:
+            for i in range(c.layers):
+                x = self._attention_forward(i, x, batch, keep, cache)
+                x = self._feed_forward_forward(i, x, keep)
         if cache is not None:
             cache.advance(length)
         shown = length if last is None else last
@@ -187,8 +194,9 @@ class Transformer(SelfAttention, FeedForward):
         for i in range(c.layers):
             for gradient in self._bias_weights(self.grads, i).values():
                 gradient[...] = 0  # layers add to it
-        scaled = buf("dlogits", rows, c.vocabulary)
-        np.multiply(dlogits.reshape(scaled.shape), self.dtype.type(c.logit_scale), out=scaled)
+        scaled = dlogits.reshape(rows, c.vocabulary).astype(self.dtype, copy=False)
+        if c.logit_scale != 1:
+            scaled = np.multiply(scaled, self.dtype.type(c.logit_scale), out=buf("dlogits", rows, c.vocabulary))
         if not c.tied:
             self.grads["embedding"][...] = 0  # its tokens add to it below
         # logits = scale y head^T
@@ -210,6 +218,10 @@ class Transformer(SelfAttention, FeedForward):
             self.grads["absolute.positions"][...] = c.absolute.backward(drows, saved["attending"].queries)["positions"]
         ops.embedding_backward(dx, saved["tokens"], self.grads["embedding"])
         return self.grads
+
+    def _can_decode(self, attending: Attending) -> bool:
+        """True where a `Decoding` does the same in less time."""
+        return self.backend == "c" and self._saved["seed"] is None and Decoding.suits(self.config, attending)
 
     def _head(self, arrays: dict[str, Array]) -> Array:
         """The head among `arrays` (weights or gradients), (vocabulary, d_model): the embedding again where tied."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,22 +149,23 @@ _LAYERS: dict[str, Callable[[Any, Any], Case]] = {
     "dropout": _dropout,
     "attention": _attention,
 }
+_SIZES = TransformerConfig(vocabulary=11, d_model=10, heads=3, head_dim=6, d_ff=14, layers=2)
+_LLAMA = {"kv_heads": 1, "feed_forward": "swiglu", "tied": False, "head_scale": 1.0, "softmax_scale": None}
+_KINDS: dict[str, dict[str, Any]] = {"dropout 0.0": {}, "dropout 0.2": {"dropout": 0.2}, "as Llama's": _LLAMA}
 
 
 def _model(backend: str) -> Callable[[Tally], None]:
     def run(tally: Tally) -> None:
         draws, tables = tally.draws, Resonance(RoPE(6)).cos_sin(np.arange(7), np.float64)
-        for dropout in (0.0, 0.2):
-            config = TransformerConfig(
-                vocabulary=11, d_model=10, heads=3, head_dim=6, d_ff=14, layers=2, dropout=dropout
-            )
+        for name, kind in _KINDS.items():
+            config = replace(_SIZES, **kind)
             model = Transformer(config, seed=1, backend=backend, dtype=np.float64)
-            seed = 5 if dropout else None
+            seed = 5 if config.dropout else None
             tokens = draws.integers(0, 11, 2, 7)
             while nearest_kink(model, tokens, tables, seed) < MARGIN:
                 tokens = draws.integers(0, 11, 2, 7)
             case = model_case(model, tokens, tables, draws, seed)
-            check_gradients(tally, f"model, dropout {dropout}", case, step=MODEL_STEP)
+            check_gradients(tally, f"model, {name}", case, step=MODEL_STEP)
 
     return run
 
@@ -187,8 +190,10 @@ def model_case(model: Transformer, tokens: Array, tables: Any, draws: Any, seed:
 
 
 def nearest_kink(model: Transformer, tokens: Array, tables: Any, seed: int | None) -> float:
-    """The smallest distance of a ReLU's input from 0."""
+    """The smallest distance of a ReLU's input from 0; infinite where there is none."""
     model.forward(tokens, tables, dropout_seed=seed, keep=True)
+    if model.config.feed_forward != "relu":
+        return math.inf
     names = [f"layers.{i}.feed_forward" for i in range(model.config.layers)]
     inputs = [model._saved[name][1] @ model.params[f"{name}.in"] for name in names]
     return float(min(np.abs(x).min() for x in inputs))
