@@ -22,6 +22,7 @@ from refrope.own_encodings import check_own, is_own
 from refrope.randomness import bit_source
 from refrope.train import TrainSettings
 from refrope.train_positions import PoSE, RandomPositions, TrainPositions
+from refrope.training import SELECTIONS
 
 # The preset's if None. Rows of results say what was in force; of a training that failed nobody knows.
 LEFT_TO_PRESET = ("epochs", "batch_size", "learning_rate")
@@ -102,6 +103,9 @@ class ExperimentSettings:
     frozen : {"none", "feed-forward"}
         Weights that training leaves as they start. The paper's text trains all of them ("none"); its code sets
         requires_grad = False on the feed-forward sublayers, their norms' gains included.
+    select : {"none", "validation"}
+        The weights that a training ends with: those of the last step, or of the epoch that is best on validation
+        sequences within the training length.
     scores : {"unscaled", "scaled"}
         "unscaled": T5's, q . k of queries that start smaller, which the paper's code inherits. "scaled": as in Vaswani
         et al. 2017, arXiv:1706.03762, (q . k) / sqrt(head_dim), with queries that start as large as keys.
@@ -138,6 +142,7 @@ class ExperimentSettings:
     yarn_length: str = "train"
     dropout: float | None = None
     frozen: str = "none"
+    select: str = "none"
     scores: str = "unscaled"
     recipe: str = "disjoint"
     rule: str = "sum"
@@ -157,6 +162,7 @@ class ExperimentSettings:
             "positions": POSITIONS,
             "yarn_length": YARN_LENGTHS,
             "frozen": FROZEN,
+            "select": SELECTIONS,
             "scores": SCORES,
             "recipe": posgen.RECIPES,
             "rule": posgen.RULES,
@@ -209,6 +215,7 @@ class ExperimentSettings:
             "front_token": self.front_token,
             "positions": self._positions(),
             "frozen": FROZEN[self.frozen],
+            "select": self.select,
         }
         return replace(preset, **{n: value for n, value in asked.items() if value is not None})
 

@@ -113,6 +113,13 @@ def add_options(parser: argparse.ArgumentParser, *, grid: bool = False) -> None:
         "feed-forward",
     )
     add(
+        "--select",
+        default="none",
+        metavar="NAME",
+        help="weights that a training ends with: none (default), those of its last step, or validation, those of the "
+        "epoch that is best on validation sequences within the training length",
+    )
+    add(
         "--scores",
         default="unscaled",
         metavar="NAME",
@@ -186,6 +193,7 @@ def settings_of(options: argparse.Namespace) -> ExperimentSettings:
         yarn_length=options.yarn_length,
         dropout=options.dropout,
         frozen=options.frozen,
+        select=options.select,
         scores=options.scores,
         test_lengths=numbers_of("posgen", "--test-lengths", options.test_lengths),
         recipe=options.recipe,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from refrope.encodings.base import RotaryEncoding
 from refrope.encodings.position_map import PositionMap
-from refrope.errors import check_integer, check_number
+from refrope.errors import check_integer, check_name, check_number
 from refrope.evaluate import accuracy_by_position, split_accuracy
 from refrope.nn.attending import rotation_of
 from refrope.nn.transformer import Transformer
@@ -18,7 +18,7 @@ from refrope.posgen import Dataset, inputs_and_targets
 from refrope.randomness import permutation
 from refrope.train_positions import TrainPositions
 from refrope.train_step import Batch, train_step
-from refrope.training import Course, Plan, ResumableTraining
+from refrope.training import SELECTIONS, Course, Plan, ResumableTraining
 
 __all__ = ["History", "TrainSettings", "Training", "train", "train_step"]
 
@@ -40,12 +40,15 @@ class TrainSettings:
         Put the front token before each sequence.
     watched : int
         How many validation sequences are tested after each epoch, for the progress display and the training curves;
-        nothing is chosen by them.
+        nothing is chosen by them unless `select` says so.
     positions : TrainPositions
         Which positions the tokens of a training sequence have: 0, 1, 2, ... unless said otherwise.
     frozen : tuple of str
         Patterns of names of weights, such as "layers.*.feed_forward.*", that keep every bit that they begin with: no
         step and no weight decay touches them.
+    select : {"none", "validation"}
+        The weights that a training ends with: those of its last step, or of the epoch with the best accuracy on the
+        watched validation sequences within the training length (the first of equal ones).
     """
 
     epochs: int
@@ -57,6 +60,7 @@ class TrainSettings:
     watched: int = 128
     positions: TrainPositions | None = None
     frozen: tuple[str, ...] = ()
+    select: str = "none"
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -64,10 +68,12 @@ class TrainSettings:
             check_integer("TrainSettings", name, getattr(self, name), 1)
         check_number("TrainSettings", "learning_rate", self.learning_rate, "a finite number > 0", 0.0, above=True)
         check_number("TrainSettings", "weight_decay", self.weight_decay, "a finite number >= 0", 0.0)
+        check_name("TrainSettings", "select", self.select, SELECTIONS)
 
     def plan(self, sequences: int) -> Plan:
         """The plan of a training on so many sequences."""
-        shared = {name: getattr(self, name) for name in ("learning_rate", "warmup", "weight_decay", "frozen")}
+        names = ("learning_rate", "warmup", "weight_decay", "frozen", "select")
+        shared = {name: getattr(self, name) for name in names}
         return Plan(self.epochs, -(-sequences // self.batch_size), **shared)
 
 
@@ -145,6 +151,10 @@ class Training(ResumableTraining[History]):
         inside, beyond = split_accuracy(watched, self.dataset.train_length)
         self.history.id_accuracy.append(inside)
         self.history.ood_accuracy.append(beyond)
+
+    def worths(self) -> list[float]:
+        """The accuracy within the training length: what lies beyond is for the test."""
+        return self.history.id_accuracy
 
 
 def train(

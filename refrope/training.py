@@ -18,12 +18,14 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from refrope.errors import check_integer, check_number
+from refrope.errors import check_integer, check_name, check_number
 from refrope.nn.dropout import site_seed
 from refrope.nn.optim import AdamW, OneCycle
 from refrope.nn.transformer import Transformer
 from refrope.randomness import bit_source
 from refrope.train_step import Batch, train_step, trained_spans
+
+SELECTIONS = ("none", "validation")
 
 
 @dataclass
@@ -60,6 +62,8 @@ class TrainState:
         Of every step.
     history : dict
         The fields of the `Course` of the epochs that are done.
+    best : (number of weights that train,) of the model's dtype, optional
+        Those of the epoch that is best so far, where the plan selects one.
     """
 
     step: int
@@ -71,6 +75,7 @@ class TrainState:
     losses: list[float]
     seconds: list[float]
     history: dict[str, Any]
+    best: npt.NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,9 @@ class Plan:
         step and no weight decay touches them, and nothing is held for them.
     part_tokens : int, optional
         Tokens that go through a model together, on one thread; `refrope.evaluate.PART_TOKENS` if None.
+    select : {"none", "validation"}
+        The weights that a training ends with: those of its last step, or of the epoch that validation says is best (the
+        first of equal ones).
     """
 
     epochs: int
@@ -99,6 +107,7 @@ class Plan:
     weight_decay: float = 0.01
     frozen: tuple[str, ...] = ()
     part_tokens: int | None = None
+    select: str = "none"
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -108,6 +117,7 @@ class Plan:
         check_number("Plan", "weight_decay", self.weight_decay, "a finite number >= 0", 0.0)
         if self.part_tokens is not None:
             check_integer("Plan", "part_tokens", self.part_tokens, 1)
+        check_name("Plan", "select", self.select, SELECTIONS)
 
     @property
     def steps(self) -> int:
@@ -118,9 +128,9 @@ class Plan:
 class ResumableTraining(Generic[AnyCourse]):
     """A training that can stop after any step, and go on from there in another process with the same bits.
 
-    A subclass says what an epoch consists of (`epoch_batches`), what a step trains on (`batch_of`) and what is tested
-    after an epoch (`test_epoch`). All that these draw comes from `order`, at the beginning of an epoch, and `draws`, at
-    every step.
+    A subclass says what an epoch consists of (`epoch_batches`), what a step trains on (`batch_of`), what is tested
+    after an epoch (`test_epoch`) and how good the epochs were (`worths`). All that these draw comes from `order`, at
+    the beginning of an epoch, and `draws`, at every step.
 
     Parameters
     ----------
@@ -148,6 +158,7 @@ class ResumableTraining(Generic[AnyCourse]):
         self._epoch_began: Any = self.order.state  # before the order of the epoch in work was drawn
         self._losses: list[float] = []
         self._seconds: list[float] = []
+        self._best: npt.NDArray[Any] | None = None
 
     # ---- for subclasses ----
 
@@ -161,6 +172,10 @@ class ResumableTraining(Generic[AnyCourse]):
 
     def test_epoch(self) -> None:
         """Test what is watched, and write it into the history."""
+
+    def worths(self) -> list[float]:
+        """How good the epochs are that are done, more is better: for plans that select one."""
+        raise NotImplementedError
 
     # ---- between two steps ----
 
@@ -187,6 +202,7 @@ class ResumableTraining(Generic[AnyCourse]):
             losses=self._losses,
             seconds=self._seconds,
             history=asdict(self.history),
+            best=self._best,
         )
 
     def restore(self, state: TrainState) -> None:
@@ -200,7 +216,7 @@ class ResumableTraining(Generic[AnyCourse]):
         optimizer, everything = self._optimizer, self.model.flat_params.shape
         arrays = [
             optimizer.trained(array) if array.shape == everything else array  # of all weights, frozen ones too
-            for array in (state.weights, state.moment1, state.moment2)
+            for array in (state.weights, state.moment1, state.moment2, *([] if state.best is None else [state.best]))
         ]
         if any(array.shape != optimizer.moment1.shape for array in arrays) or not 0 <= state.step <= self.steps:
             raise ValueError(
@@ -208,7 +224,8 @@ class ResumableTraining(Generic[AnyCourse]):
                 f"expected {optimizer.moment1.size} and at most {self.steps}"
             )
         optimizer.put_trained(self.model.flat_params, arrays[0])
-        optimizer.moment1[...], optimizer.moment2[...] = arrays[1:]
+        optimizer.moment1[...], optimizer.moment2[...] = arrays[1:3]
+        self._best = arrays[3].copy() if state.best is not None else None
         optimizer.step = state.step
         self.order.state = self._epoch_began = cast(Any, state.order)
         self.draws.state = cast(Any, state.draws)
@@ -250,6 +267,8 @@ class ResumableTraining(Generic[AnyCourse]):
                     self._end_epoch()
                     on_epoch(self.history)
                 on_step(loss)
+        if self._best is not None:
+            self._optimizer.put_trained(self.model.flat_params, self._best)
         return self.history
 
     def _one_step(self, rows: Any) -> float:
@@ -271,6 +290,10 @@ class ResumableTraining(Generic[AnyCourse]):
         if not np.isfinite(self.model.flat_params).all():
             raise FloatingPointError("train: weights became NaN or infinite; try a smaller learning rate")
         self.test_epoch()
+        if self.plan.select == "validation":
+            *before, now = self.worths()
+            if self._best is None or now > max(before):
+                self._best = self._optimizer.trained(self.model.flat_params).copy()
         self.history.loss.append(float(np.mean(self._losses)))
         self.history.step_seconds = float(np.median(self._seconds))
         self._losses = []

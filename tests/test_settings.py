@@ -139,6 +139,19 @@ def test_the_setting_frozen_reaches_the_training():
     assert kept == {name for name in model.params if "feed_forward" in name}
 
 
+def test_a_training_that_validation_selects_ends_with_its_best_epoch_within_the_training_length():
+    assert ExperimentSettings().train_settings().select == "none"
+    quick = QUICK | {"epochs": 5, "test_sequences": 7}
+    settings = ExperimentSettings(select="validation", learning_rate=3e-2, backend="numpy", **quick)
+    prepared, after = experiment.prepare(settings, "cot", 2, "rope"), []
+    parts = prepared.model, prepared.encoding, prepared.dataset, prepared.train_settings
+    history = train(*parts, seed=2, on_epoch=lambda _: after.append(prepared.model.flat_params.copy()))
+    best = int(np.argmax(history.id_accuracy))
+    assert best < 4
+    assert best != int(np.argmax(history.ood_accuracy))
+    assert [same_bits(prepared.model.flat_params, weights) for weights in after] == [i == best for i in range(5)]
+
+
 @pytest.mark.parametrize(
     "settings", [{"yarn_ramp": "turns"}, {"dropout": 0.3}, {"frozen": "feed-forward"}, {"scores": "scaled"}]
 )
@@ -189,6 +202,7 @@ def test_results_hold_the_model_that_was_asked_for():
         (["--yarn-ramp", "turn"], "unknown yarn_ramp 'turn'; did you mean 'turns'?"),
         (["--yarn-length", "tests"], "unknown yarn_length 'tests'; did you mean 'test'?"),
         (["--frozen", "feedforward"], "unknown frozen 'feedforward'; did you mean 'feed-forward'?"),
+        (["--select", "validate"], "unknown select 'validate'; did you mean 'validation'?"),
         (["--scores", "scale"], "unknown scores 'scale'; did you mean 'scaled'?"),
         (["--dropout", "1"], "dropout is 1.0, expected a number in [0, 1)"),
         (["--dropout", "-0.1"], "dropout is -0.1, expected a number in [0, 1)"),

@@ -103,6 +103,49 @@ def test_training_begins_with_the_weights_that_the_model_has():
     assert first.history.loss != training().run().loss
 
 
+# ---- the epoch that is best ----
+
+
+class Judged(WindowTraining):
+    """A training whose second epoch is its best, or another one."""
+
+    values = (0.2, 0.7, 0.7)
+
+    def worths(self):
+        return list(self.values[: len(self.history.held_out_loss)])
+
+
+def judged(values=Judged.values, frozen=()):
+    plan = Plan(3, 2, 1e-2, frozen=frozen, select="validation")
+    model = Transformer(CONFIG, seed=1, backend="numpy")
+    one = Judged(model, RoPE(6), TOKENS, plan, length=LENGTH, batch_size=BATCH, seed=5, watched=WATCHED)
+    one.values = values
+    return one
+
+
+@pytest.mark.parametrize("frozen", [(), FROZEN], ids=["all", "frozen"])
+@pytest.mark.parametrize(("values", "best"), [((0.2, 0.7, 0.7), 1), ((0.3, 0.2, 0.1), 0), ((0.1, 0.2, 0.3), 2)])
+def test_a_training_ends_with_the_first_epoch_that_is_best_wherever_it_stops_on_the_way(tmp_path, values, best, frozen):
+    after, undisturbed = [], judged(values, frozen)
+    history = undisturbed.run(on_epoch=lambda _: after.append(undisturbed.model.flat_params.copy()))
+    assert same_bits(undisturbed.model.flat_params, after[best])
+    assert history.loss == training(frozen).run().loss  # nothing else changes
+    for stop in range(1, 7):
+        one = judged(values, frozen)
+
+        def on_step(loss, one=one, stop=stop):
+            if one.step == stop:
+                checkpoint.save(tmp_path, stop, *state_to(one.state()))
+                raise _Stop
+
+        with pytest.raises(_Stop):
+            one.run(on_step)
+        other = judged(values, frozen)
+        other.restore(state_from(checkpoint.load(tmp_path)[0]))
+        other.run()
+        assert same_bits(other.model.flat_params, undisturbed.model.flat_params)
+
+
 # ---- frozen weights ----
 
 
@@ -216,6 +259,11 @@ def test_a_loss_that_is_no_number_ends_a_training_before_the_weights_change(monk
 def test_plans_are_checked(name, value):
     with pytest.raises(ValueError, match=f"Plan: {name} is {value}"):
         Plan(**{"epochs": 1, "steps_per_epoch": 1, "learning_rate": 1e-3, name: value})
+
+
+def test_a_selection_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="unknown select 'validate'; did you mean 'validation'"):
+        Plan(1, 1, 1e-3, select="validate")
 
 
 @pytest.mark.parametrize(

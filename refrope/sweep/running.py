@@ -267,6 +267,7 @@ def digest(weights: npt.NDArray[Any]) -> str:
 def state_to(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays and the rest, for `refrope.checkpoint.save`."""
     arrays = {name: getattr(state, name) for name in ("weights", "moment1", "moment2")}
+    arrays |= {} if state.best is None else {"best": state.best}
     arrays |= {name: np.array(getattr(state, name), np.float64) for name in ("losses", "seconds")}
     return arrays, {name: getattr(state, name) for name in ("step", "order", "draws", "history")}
 
@@ -279,6 +280,7 @@ def state_from(found: checkpoint.Checkpoint) -> TrainState:
         weights=arrays["weights"],
         moment1=arrays["moment1"],
         moment2=arrays["moment2"],
+        best=arrays.get("best"),
         losses=arrays["losses"].tolist(),
         seconds=arrays["seconds"].tolist(),
         order=about["order"],
