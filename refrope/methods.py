@@ -19,6 +19,7 @@ from refrope.nn.biases import ALiBi, Bias, Kerple, T5Bias
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.dape import DAPE
 from refrope.nn.fire import FIRE
+from refrope.nn.place_bias import PlaceBias
 from refrope.own_encodings import is_own, own_encoding, own_label
 
 
@@ -200,7 +201,8 @@ def configuration_of(name: str, config: TransformerConfig, train: int, longest: 
         Another name.
     """
     method_of(name, "configuration_of")
-    biases: dict[str, Bias | DAPE] = {
+    biases: dict[str, Bias | DAPE | PlaceBias] = {
+        "pointers": PlaceBias(Pointers(RoPE(config.head_dim)).places),
         "t5": T5Bias(deviation=config.d_model**-0.5),
         "alibi": ALiBi(),
         "kerple": Kerple(),

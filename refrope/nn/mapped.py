@@ -27,6 +27,7 @@ from refrope.errors import describe
 from refrope.nn.attention_checks import check_attention
 from refrope.nn.backends import NumpyOps
 from refrope.nn.dropout import site_seed
+from refrope.nn.place_bias import add_collected, collector, of_pairs
 from refrope.rotary import rotate
 
 Array = npt.NDArray[Any]
@@ -46,6 +47,7 @@ def mapped_forward(
     seed: int = 0,
     first_slice: int = 0,
     out: Array | None = None,
+    places: Array | None = None,
 ) -> tuple[Array, Array]:
     """Causal attention of tokens 0 .. T - 1 in which each pair has the effective position of a map.
 
@@ -62,6 +64,8 @@ def mapped_forward(
         and p: dropping weights of each pass drops those of the merged softmax, each for itself.
     out : array like `q`, optional
         Where to write the result; any writable view, which may overlap the inputs.
+    places : (H, places), dtype of `q`, optional
+        What is added to the scores of each head at each place that the passes have.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def mapped_forward(
 
     def work(part: slice) -> None:
         own = settings | {"first_slice": first_slice + part.start * q.shape[1]}
-        _forward(ops, q[part], k[part], v[part], passes, own, target[part], lse[part])
+        _forward(ops, q[part], k[part], v[part], passes, own, target[part], lse[part], places)
 
     _spread(ops, len(q), work)
     return put(target, out), lse
@@ -100,6 +104,7 @@ def _forward(
     settings: dict[str, Any],
     out: Array,
     lse: Array,
+    places: Array | None,
 ) -> None:
     """Some texts of a batch: `lse` comes with -inf."""
     turned_q = _turned(ops, q, [(p.q_tables, p.queries) for p in passes])
@@ -111,6 +116,7 @@ def _forward(
         first = not seen[rows].any()
         where: dict[str, Any] = {"out": place[0]} if first else {"onto": place}
         options = _of_pass(settings, i) | {"causal": p.causal, "window": p.window} | where
+        options["bias"] = None if places is None else of_pairs(places, p, q_p.shape[2], k_p.shape[2])
         more = math.log(p.weight)
         if more and not first:
             place[1][...] -= more  # as seen from a pass whose pairs count once
@@ -137,16 +143,20 @@ def mapped_backward(
     seed: int = 0,
     first_slice: int = 0,
     grads: tuple[Array, Array, Array] | None = None,
+    places: Array | None = None,
+    dplaces: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """The gradients of q, k and v, not turned, given that of `out`.
 
     Parameters
     ----------
     dout : (B, H, T, D), dtype of `q`
-    ops, q, k, v, passes, scale, dropout, seed, first_slice : as in the forward call
+    ops, q, k, v, passes, scale, dropout, seed, first_slice, places : as in the forward call
     out, lse : what the forward call returned
     grads : (dq, dk, dv), optional
         Where to write the result; any writable views that do not overlap each other. They may overlap inputs.
+    dplaces : array like `places`, optional
+        The gradient of `places` is added to it.
 
     Returns
     -------
@@ -166,9 +176,15 @@ def mapped_backward(
         own = settings | {"first_slice": first_slice + part.start * q.shape[1]}
         of_dout, of_q, of_k, of_v, of_out, of_lse = (x[part] for x in read)
         parts = dq[part], dk[part], dv[part]
-        _backward(ops, of_dout, of_q, of_k, of_v, of_out, of_lse, passes, own, parts)
+        sums = None if dplaces is None else np.zeros_like(dplaces)
+        _backward(ops, of_dout, of_q, of_k, of_v, of_out, of_lse, passes, own, parts, places, sums)
+        of_parts[part.start] = sums
 
+    of_parts: dict[int, Array | None] = {}
     _spread(ops, len(q), work)
+    if dplaces is not None:
+        for start in sorted(of_parts):  # in a fixed order, whoever was first
+            dplaces += of_parts[start]
     if grads is None:
         return dq, dk, dv
     for gradient, target in zip((dq, dk, dv), grads, strict=True):
@@ -187,6 +203,8 @@ def _backward(
     passes: Sequence[PassTables],
     settings: dict[str, Any],
     grads: tuple[Array, Array, Array],
+    places: Array | None,
+    dplaces: Array | None,
 ) -> None:
     """Some texts of a batch."""
     dq, dk, dv = grads
@@ -199,14 +217,20 @@ def _backward(
         lse_p = lse[:, :, rows]
         if p.weight != 1:
             lse_p = lse_p - lse.dtype.type(math.log(p.weight))
+        n_q, n_k = q_p.shape[2], k_p.shape[2]
+        dbias = None if dplaces is None else collector(p, q.shape[0], q.shape[1], n_q, n_k, q.dtype)
         ops.attention_backward(
             *(dout[:, :, rows], q_p, k_p, v[:, :, columns], out[:, :, rows], lse_p),
             **_of_pass(settings, i),
+            bias=None if places is None else of_pairs(places, p, n_q, n_k),
+            dbias=dbias,
             causal=p.causal,
             window=p.window,
             grads=(_part(dq_sums, p.q_tables, rows), _part(dk_sums, p.k_tables, columns), dv[:, :, columns]),
             add=True,
         )
+        if dplaces is not None and dbias is not None:
+            add_collected(dplaces, p, dbias)
     _turn_back(ops, dq, q_uses, dq_sums)
     _turn_back(ops, dk, k_uses, dk_sums)
 
