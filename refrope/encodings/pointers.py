@@ -91,11 +91,6 @@ class Pointers(PositionMap):
         return np.concatenate([first + np.arange(size) for first, size in zip(self._first, sizes, strict=True)])
 
     @property
-    def places(self) -> int:
-        """How many places a `refrope.nn.PlaceBias` needs: effective positions, those of the start counted as one."""
-        return self.near + (self.apart is not None) + self.divisor + 1
-
-    @property
     def train_length(self) -> int:
         """Tokens after which every effective position has been seen."""
         apart = 0 if self.apart is None else self.apart + self.start + 1
@@ -129,6 +124,15 @@ class Pointers(PositionMap):
         """The position in the later one of the two places that a key of an early query is in, else NaN."""
         near, apart, pointer, start = self._places(queries, keys)
         return np.where(np.isnan(_either(near, apart)), np.where(np.isnan(pointer), np.nan, start), pointer)
+
+    @property
+    def places(self) -> int:
+        """The effective positions, those of the start counted as one."""
+        return len(self.positions) - max(self.start - 1, 0)
+
+    def place_of(self, positions: FloatArray) -> npt.NDArray[np.int64]:
+        """The number of each effective position, in order."""
+        return np.minimum(np.searchsorted(self.positions, positions), self.places - 1)
 
     def weights(self, positions: FloatArray) -> FloatArray:
         """`rarity` apart and at the start, 1 near and at the pointer."""

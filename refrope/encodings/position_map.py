@@ -125,6 +125,15 @@ class PositionMap:
         """How often a pair at these effective positions counts in the softmax, ``weight exp(score)``; float64 > 0."""
         return np.ones(np.shape(positions))
 
+    @property
+    def places(self) -> int:
+        """How many places the pairs fall into, of which each may have a number added to its scores; 0: none."""
+        return 0
+
+    def place_of(self, positions: FloatArray) -> npt.NDArray[np.int64]:
+        """The place of pairs at these effective positions, from 0 to `places` - 1."""
+        raise NotImplementedError(f"{self.name} has no places")
+
     def passes(self, n: int) -> tuple[Pass, ...]:
         """How the causal pairs of `n` tokens are cut up: each that is seen is in one pass (or two: it counts twice)."""
         raise NotImplementedError(f"{self.name} defines no passes")

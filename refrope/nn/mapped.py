@@ -22,13 +22,12 @@ import numpy.typing as npt
 
 from refrope import kernels
 from refrope.arrays import overlap, put
-from refrope.encodings.position_map import PassTables, PositionMap
+from refrope.encodings.position_map import PassTables
 from refrope.errors import describe
 from refrope.nn.attention_checks import check_attention
 from refrope.nn.backends import NumpyOps
 from refrope.nn.dropout import site_seed
-from refrope.nn.place_bias import add_collected, collector, of_pairs
-from refrope.rotary import rotate
+from refrope.nn.place_bias import add_collected, check_places, collector, of_pairs
 
 Array = npt.NDArray[Any]
 Operations = ModuleType | type[NumpyOps]
@@ -76,7 +75,7 @@ def mapped_forward(
     Raises
     ------
     ValueError
-        Shapes or dtypes that do not fit, fewer queries than keys, a number out of its range.
+        Shapes or dtypes that do not fit, fewer queries than keys, a number out of its range, passes without places.
 
     References
     ----------
@@ -84,6 +83,7 @@ def mapped_forward(
     """
     settings: dict[str, Any] = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
     _check("mapped_forward", q, k, v, passes, settings, out=out)
+    check_places("mapped_forward", q, passes, places, None)
     target = _apart(out, (q, k, v), q)
     lse = np.full(q.shape[:3], -np.inf, q.dtype)
 
@@ -169,6 +169,7 @@ def mapped_backward(
     """
     settings: dict[str, Any] = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
     _check("mapped_backward", q, k, v, passes, settings, backward=True, dout=dout, out=out, lse=lse, grads=grads)
+    check_places("mapped_backward", q, passes, places, dplaces)
     read = (dout, q, k, v, out, lse)
     dq, dk, dv = (_apart(y, read, x) for y, x in zip(grads or (None,) * 3, (q, k, v), strict=True))
 
@@ -176,15 +177,14 @@ def mapped_backward(
         own = settings | {"first_slice": first_slice + part.start * q.shape[1]}
         of_dout, of_q, of_k, of_v, of_out, of_lse = (x[part] for x in read)
         parts = dq[part], dk[part], dv[part]
-        sums = None if dplaces is None else np.zeros_like(dplaces)
-        _backward(ops, of_dout, of_q, of_k, of_v, of_out, of_lse, passes, own, parts, places, sums)
-        of_parts[part.start] = sums
+        of_places = None if sums is None else sums[part]
+        _backward(ops, of_dout, of_q, of_k, of_v, of_out, of_lse, passes, own, parts, places, of_places)
 
-    of_parts: dict[int, Array | None] = {}
+    # Of each text for itself: the bits must not depend on how many are worked on at a time.
+    sums = None if dplaces is None else np.zeros((len(q), *dplaces.shape), q.dtype)
     _spread(ops, len(q), work)
-    if dplaces is not None:
-        for start in sorted(of_parts):  # in a fixed order, whoever was first
-            dplaces += of_parts[start]
+    if dplaces is not None and sums is not None:
+        dplaces += sums.sum(axis=0)
     if grads is None:
         return dq, dk, dv
     for gradient, target in zip((dq, dk, dv), grads, strict=True):
@@ -233,57 +233,6 @@ def _backward(
             add_collected(dplaces, p, dbias)
     _turn_back(ops, dq, q_uses, dq_sums)
     _turn_back(ops, dk, k_uses, dk_sums)
-
-
-def mapped_reference(
-    q: Array, k: Array, v: Array, position_map: PositionMap, *, scale: float | None = None
-) -> tuple[Array, Array]:
-    """The same from the map's effective position alone, pair by pair and without passes: an oracle, not for speed.
-
-    Parameters
-    ----------
-    q, k, v, scale : as in `mapped_forward`
-    position_map : PositionMap
-
-    Returns
-    -------
-    logits : (B, H, T, T)
-        ``scale (R(f(i, j)) q_i) . k_j`` times the map's scale of query i, plus the log of the pair's weight; -inf for
-        keys that are not seen. A pair that counts twice has the log of the sum of both exponentials.
-    out : (B, H, T, D)
-    """
-    scale = check_attention("mapped_reference", q, k, v, False, scale, 0.0, 0, 0, None).scale
-    length = q.shape[2]
-    _check_length("mapped_reference", "k", k, length, "q")
-    k, v = (np.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
-    logits = np.full((*q.shape[:3], length), -np.inf, q.dtype)
-    for i in range(length):
-        keys = np.arange(i + 1)
-        keys = keys[~np.isnan(position_map.effective(i, keys))]  # the others are not seen
-        factor = scale * float(position_map.query_scale(np.array([i]))[0])
-        places, again = position_map.effective(i, keys), position_map.second(i, keys)
-        scores = factor * _scores_at(position_map, places, q[:, :, i], k[:, :, keys])
-        scores += np.log(position_map.weights(places))
-        twice = ~np.isnan(again)
-        if twice.any():
-            others = factor * _scores_at(position_map, again[twice], q[:, :, i], k[:, :, keys[twice]])
-            others += np.log(position_map.weights(again[twice]))
-            scores[..., twice] = np.logaddexp(scores[..., twice], others)
-        logits[:, :, i, keys] = scores
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return logits, weights @ v
-
-
-def _scores_at(position_map: PositionMap, places: Array, q: Array, k: Array) -> Array:
-    """``(R(places[j]) q) . k_j`` for q (B, H, D) and k (B, H, n, D), with the amplitude of both."""
-    if (places == np.rint(places)).all():
-        places = places.astype(np.int64)
-    encoding = position_map.encoding
-    tables = (encoding.attention_factor * table for table in encoding.cos_sin(places, q.dtype))
-    turned = rotate(np.broadcast_to(q[:, :, None], k.shape), *tables)
-    scores: Array = (turned * k).sum(axis=-1)
-    return scores
 
 
 # ---- each token turned once for all passes that turn it alike ----

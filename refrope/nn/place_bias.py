@@ -7,7 +7,7 @@ are learned once for all tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.encodings.position_map import PassTables
-from refrope.errors import check_integer, check_number
+from refrope.errors import check_integer, check_number, describe
 from refrope.nn.attention import distance_bias
 from refrope.nn.bias_checks import Shapes, check_weights
 from refrope.randomness import BitSource
@@ -76,6 +76,25 @@ class PlaceBias:
         return {"table": dvalues * dvalues.dtype.type(self.rate)}
 
 
+def check_places(
+    function: str, q: Array, passes: Sequence[PassTables], places: Array | None, dplaces: Array | None
+) -> None:
+    """Raise unless there is a number for each head of `q` and each place of the passes, and a gradient like it."""
+    if dplaces is not None and places is None:
+        raise ValueError(f"{function}: dplaces without places, expected both or none")
+    if places is None:
+        return
+    if not all(p.places for p in passes):
+        raise ValueError(f"{function}: places for passes that have none, expected those of a map with places")
+    count = 1 + max(max(p.places) for p in passes)
+    fits = isinstance(places, np.ndarray) and places.dtype == q.dtype and places.ndim == 2
+    if not fits or places.shape[0] != q.shape[1] or places.shape[1] < count:
+        wanted = f"{q.dtype}({q.shape[1]}, places) with at least {count} places"
+        raise ValueError(f"{function}: places is {describe(places)}, expected {wanted}")
+    if dplaces is not None and (dplaces.shape, dplaces.dtype) != (places.shape, places.dtype):
+        raise ValueError(f"{function}: dplaces is {describe(dplaces)}, expected {describe(places)} like places")
+
+
 def of_pairs(values: Array, p: PassTables, n_q: int, n_k: int) -> Array:
     """The numbers of places, (..., places), for all pairs of a pass, (..., n_q, n_k): a view, never n_q n_k numbers."""
     chosen = values[..., list(p.places)]
@@ -97,7 +116,7 @@ def collector(p: PassTables, batch: int, heads: int, n_q: int, n_k: int, dtype: 
 
 
 def add_collected(sums: Array, p: PassTables, collected: Array) -> None:
-    """Add what a `collector` has to the gradients of places, (heads, places)."""
-    by_place = collected[..., -1, ::-1][..., : len(p.places)].sum(axis=0)
+    """Add what a `collector` has to the gradients of places, (batch, heads, places)."""
+    by_place = collected[..., -1, ::-1][..., : len(p.places)]
     for i, place in enumerate(p.places[: by_place.shape[-1]]):
-        sums[:, place] += by_place[:, i]
+        sums[..., place] += by_place[..., i]
