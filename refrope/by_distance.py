@@ -29,6 +29,7 @@ from refrope.nn.biases import Bias, T5Bias
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.dape import DAPE
 from refrope.nn.fire import FIRE
+from refrope.nn.place_bias import PlaceBias
 from refrope.randomness import bit_source
 
 FloatArray = npt.NDArray[np.float64]
@@ -107,8 +108,9 @@ class ByDistance:
 
     @property
     def inner(self) -> Bias | None:
-        """The bias, without the network of DAPE."""
-        return self.config.bias.bias if isinstance(self.config.bias, DAPE) else self.config.bias
+        """The bias by distance, without the network of DAPE."""
+        bias = self.config.bias.bias if isinstance(self.config.bias, DAPE) else self.config.bias
+        return None if isinstance(bias, PlaceBias) else bias
 
     @cached_property
     def weights(self) -> dict[str, npt.NDArray[Any]]:

@@ -19,6 +19,7 @@ from refrope.nn.biases import ALiBi, Bias, Kerple, T5Bias
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.dape import DAPE
 from refrope.nn.fire import FIRE
+from refrope.nn.place_bias import PlaceBias
 from refrope.own_encodings import is_own, own_encoding, own_label
 
 
@@ -184,22 +185,30 @@ def _map_of(name: str, plain: RotaryEncoding, train: int, test: int) -> Position
             return STRING(plain, third, eighth)
 
 
-def configuration_of(name: str, config: TransformerConfig, train: int, longest: int) -> TransformerConfig:
+def configuration_of(
+    name: str, config: TransformerConfig, train: int, longest: int, *, who: str = "posgen"
+) -> TransformerConfig:
     """`config` with what a method adds to the model.
 
     Parameters
     ----------
-    name : one of `METHODS`, or where to find one of your own, which adds nothing
+    name : one of `METHODS`, or where to find one of your own; a map with places adds a `PlaceBias`, whoever made it
     config : TransformerConfig
     train, longest : int
         Tokens of a training sequence, and of the longest one that the model will ever read.
+    who : str
+        The command that asks: what errors on an encoding of one's own begin with.
 
     Raises
     ------
     ValueError
-        Another name.
+        Another name; what `refrope.own_encodings.own_encoding` raises.
     """
     method_of(name, "configuration_of")
+    if is_own(name) or name == "pointers":
+        encoding = encoding_of(name, config.head_dim, Lengths(train, longest), who=who)
+        places = encoding.places if isinstance(encoding, PositionMap) else 0
+        return replace(config, bias=PlaceBias(places), absolute=None, window=None) if places else config
     biases: dict[str, Bias | DAPE] = {
         "t5": T5Bias(deviation=config.d_model**-0.5),
         "alibi": ALiBi(),

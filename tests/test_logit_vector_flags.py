@@ -10,7 +10,7 @@ from test_logit_vectors import scored
 
 from refrope import vectors
 from refrope.encodings import Axial2D, MRoPE
-from refrope.nn.mapped import mapped_reference
+from refrope.nn.mapped_oracle import mapped_reference
 from refrope.vectors.methods import bias_values, bias_weights, causal_entries, method, square
 
 # What counts as seen: far above every bound of the numbers, which are near 1e-14.

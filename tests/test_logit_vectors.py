@@ -7,7 +7,8 @@ from refrope import kernels, rotary
 from refrope.nn.backends import NumpyOps
 from refrope.nn.biases import ALiBi
 from refrope.nn.dape import DAPE
-from refrope.nn.mapped import mapped_forward, mapped_reference
+from refrope.nn.mapped import mapped_forward
+from refrope.nn.mapped_oracle import mapped_reference
 from refrope.vectors import methods
 from refrope.vectors.methods import (
     ANGLES,

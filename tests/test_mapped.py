@@ -13,7 +13,8 @@ from refrope.encodings.remap import STRING, DualChunk, LeakyReRoPE, PassTables, 
 from refrope.nn.backends import NumpyOps, operations
 from refrope.nn.dropout import drop_threshold, random_bits, site_seed
 from refrope.nn.gradcheck import gradient_error
-from refrope.nn.mapped import mapped_backward, mapped_forward, mapped_reference
+from refrope.nn.mapped import mapped_backward, mapped_forward
+from refrope.nn.mapped_oracle import mapped_reference
 
 BATCH, HEADS, LENGTH, HEAD_DIM = 2, 3, 23, 10
 BASE = 100.0  # slow and fast pairs within LENGTH tokens

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from refrope import RoPE, cli, plots
 from refrope.encodings.remap import ReRoPE
 from refrope.methods import METHODS, Lengths, configuration_of, encoding_of, label_of, method_of, order_of
+from refrope.nn import PlaceBias
 from refrope.own_encodings import own_encoding
 from refrope.settings import ExperimentSettings
 
@@ -26,6 +28,7 @@ import numpy as np
 
 import refrope as rr
 from refrope.encodings import LinearPI
+from refrope.encodings.pointers import Pointers
 from refrope.encodings.remap import ReRoPE
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ a_map = ReRoPE(rr.RoPE(64), 32)
 
 def yarn(head_dim, train_length, test_length):
     return rr.YaRN(head_dim, factor=test_length / train_length, original_length=train_length, beta_fast=2.0)
+
+def pointers(head_dim):
+    return Pointers(rr.RoPE(head_dim), near=4)
 
 def by_map(encoding, train_length):
     return ReRoPE(encoding, train_length // 2)
@@ -250,9 +256,16 @@ def test_labels_methods_and_order_have_a_place_for_them():
     assert sorted(["b:x", "string", "a:x", "rope"], key=order_of) == ["rope", "string", "b:x", "a:x"]
 
 
-def test_they_add_nothing_to_the_model():
+def test_they_add_nothing_to_the_model_but_numbers_for_the_places_of_a_map(here):
     config = ExperimentSettings().plain_model
-    assert configuration_of("mine:Plain", config, 65, 257) == config
+    for name in ("Plain", "Near", "by_map"):
+        assert configuration_of(f"mine.py:{name}", config, 65, 257) == config
+    assert configuration_of("mine.py:pointers", config, 65, 257) == replace(config, bias=PlaceBias(8))
+
+
+def test_a_map_with_places_trains_their_numbers(here):
+    row = rows(here, "--encodings", "mine.py:pointers")["mine.py:pointers"]
+    assert "near=4" in row["tested_with"]
 
 
 def test_each_has_a_line_of_its_own_in_figures():

@@ -4,15 +4,20 @@ import math
 
 import numpy as np
 import pytest
+from conftest import same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_remap import assert_passes_are_the_definition
 
-from refrope import Resonance, RoPE
+from refrope import Resonance, RoPE, Transformer, TransformerConfig, kernels
 from refrope.encodings.pointers import Pointers
+from refrope.encodings.remap import ReRoPE
 from refrope.kernels import available
+from refrope.nn import PlaceBias
+from refrope.nn.attending import rotation_of
 from refrope.nn.backends import operations
-from refrope.nn.mapped import mapped_backward, mapped_forward, mapped_reference
+from refrope.nn.mapped import mapped_backward, mapped_forward
+from refrope.nn.mapped_oracle import mapped_reference
 
 ENCODING = RoPE(10)
 BACKENDS = ["numpy", *(["c"] if available() else [])]
@@ -92,6 +97,66 @@ def test_attention_is_that_of_the_definition(one, length, backend, seed):
     logits, expected = mapped_reference(q, k, v, one)
     assert np.abs(out - expected).max() < ROUNDING
     assert np.abs(lse - np.log(np.exp(logits).sum(axis=-1))).max() < ROUNDING
+
+
+@settings(max_examples=25)
+@given(pointers(), st.integers(1, 29), st.sampled_from(BACKENDS), st.integers(0, 2**32 - 1))
+def test_each_place_has_a_number_of_its_own_added_to_its_scores(one, length, backend, seed):
+    source = np.random.default_rng(seed)
+    q, k, v, dout = (source.standard_normal((2, 3, length, 10)) for _ in range(4))
+    places = source.standard_normal((3, one.places))
+    ops, passes = operations(backend), one.tables(length, np.float64)
+    out, lse = mapped_forward(ops, q, k, v, passes, places=places)
+    assert np.abs(out - mapped_reference(q, k, v, one, places=places)[1]).max() < ROUNDING
+    before = source.standard_normal(places.shape)
+    found = before.copy()
+    mapped_backward(ops, dout, q, k, v, out, lse, passes, places=places, dplaces=found)
+    direction = source.standard_normal(places.shape)
+    ends = [mapped_reference(q, k, v, one, places=places + step * direction)[1] for step in (1e-6, -1e-6)]
+    slope = float(((ends[0] - ends[1]) * dout).sum()) / 2e-6
+    assert abs(slope - float(((found - before) * direction).sum())) < 10 * GRADIENT * max(1.0, abs(slope))
+
+
+def test_places_are_numbered_in_the_order_of_their_effective_positions():
+    one = Pointers(ENCODING, 3, 4, 2, 2, 2, 1, 0.5)
+    assert one.positions.tolist() == [0, 1, 2, 4, 6, 7, 9, 10]
+    assert one.places == 7  # the two keys at the start share one
+    assert one.place_of(one.positions.astype(np.float64)).tolist() == [0, 1, 2, 3, 4, 5, 6, 6]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_model_learns_by_place_with_the_same_bits_on_any_number_of_threads(backend):
+    config = TransformerConfig(vocabulary=7, d_model=12, heads=2, head_dim=6, d_ff=16, bias=PlaceBias(7))
+    tables = rotation_of(Pointers(RoPE(6)), 23, np.float32)
+    tokens, dlogits = np.arange(5 * 23).reshape(5, 23) % 7, np.ones((5, 23, 7), np.float32)
+    dlogits[..., 3] = -2
+    found, before = [], kernels.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            kernels.set_num_threads(threads)
+            model = Transformer(config, seed=1, backend=backend)
+            model.params["layers.1.bias.table"][...] = np.linspace(-0.1, 0.1, 14).reshape(2, 7)
+            model.forward(tokens, tables, keep=True)
+            found.append({name: gradient.copy() for name, gradient in model.backward(dlogits).items()})
+    finally:
+        kernels.set_num_threads(before)
+    assert all(found[0][f"layers.{i}.bias.table"].all() for i in range(2))
+    for other in found[1:]:
+        assert all(same_bits(other[name], gradient) for name, gradient in found[0].items())
+
+
+def test_a_bias_by_place_without_places_is_refused():
+    config = TransformerConfig(vocabulary=7, d_model=12, heads=2, head_dim=6, d_ff=16, bias=PlaceBias(7))
+    model, tokens = Transformer(config, seed=1, backend="numpy"), np.zeros((1, 9), np.int64)
+    with pytest.raises(ValueError, match="a bias by place without a position map"):
+        model.forward(tokens, RoPE(6).cos_sin(np.arange(9), np.float32))
+    with pytest.raises(ValueError, match="mapped_forward: places for passes that have none"):
+        model.forward(tokens, rotation_of(ReRoPE(RoPE(6), 4), 9, np.float32))
+    with pytest.raises(ValueError, match=r"mapped_forward: places is float32\(2, 7\), expected .* at least 8 places"):
+        model.forward(tokens, rotation_of(Pointers(RoPE(6), near=4), 9, np.float32))
+    for fields, said in (({"places": 0}, "places is 0"), ({"places": 3, "rate": 0.0}, "rate is 0.0")):
+        with pytest.raises(ValueError, match=f"PlaceBias: {said}"):
+            PlaceBias(**fields)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

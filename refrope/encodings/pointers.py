@@ -125,6 +125,15 @@ class Pointers(PositionMap):
         near, apart, pointer, start = self._places(queries, keys)
         return np.where(np.isnan(_either(near, apart)), np.where(np.isnan(pointer), np.nan, start), pointer)
 
+    @property
+    def places(self) -> int:
+        """The effective positions, those of the start counted as one."""
+        return len(self.positions) - max(self.start - 1, 0)
+
+    def place_of(self, positions: FloatArray) -> npt.NDArray[np.int64]:
+        """The number of each effective position, in order."""
+        return np.minimum(np.searchsorted(self.positions, positions), self.places - 1)
+
     def weights(self, positions: FloatArray) -> FloatArray:
         """`rarity` apart and at the start, 1 near and at the pointer."""
         _, apart, pointer, start = self._first
@@ -144,21 +153,21 @@ class Pointers(PositionMap):
         """A band near, a diagonal apart, one for each remainder of the pointer's division, a rectangle at the start."""
         i = np.arange(check_integer(f"{self.name}.passes", "n", n, 0))
         _, apart, pointer, start = self._first
-        passes = [Pass(slice(0, n), slice(0, n), True, self.near, i, i)]
+        passes = [Pass(slice(0, n), slice(0, n), True, self.near, i, i, places=tuple(range(self.near)))]
+        first = self.near + (self.apart is not None)  # place at the pointer
         if self.apart is not None and n > self.apart + self.start:
             rows, keys = slice(self.apart + self.start, n), slice(self.start, n - self.apart)
-            passes.append(Pass(rows, keys, True, 1, apart + i[keys], i[keys], self.rarity))
+            passes.append(Pass(rows, keys, True, 1, apart + i[keys], i[keys], self.rarity, (self.near,)))
         for rest in range(self.divisor):
             rows = slice(self.lag + rest, n, self.divisor)
             keys = slice(0, len(i[rows]))  # row r has its pointer at key r
             if len(i[rows]):
-                passes.append(
-                    Pass(rows, keys, True, 1, pointer + rest + self.divisor * i[keys], self.divisor * i[keys])
-                )
+                at = pointer + rest + self.divisor * i[keys]
+                passes.append(Pass(rows, keys, True, 1, at, self.divisor * i[keys], places=(first + rest,)))
         if self.start and n > self._first_of_start:
             rows, keys = slice(self._first_of_start, n), slice(0, self.start)
             at = np.full(n - self._first_of_start, start + self.start - 1)
-            passes.append(Pass(rows, keys, False, None, at, i[keys], self.rarity))
+            passes.append(Pass(rows, keys, False, None, at, i[keys], self.rarity, (first + self.divisor,)))
         return tuple(passes)
 
     def check_effect(self, length: int) -> None:

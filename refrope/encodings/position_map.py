@@ -36,6 +36,9 @@ class Pass(NamedTuple):
     q_positions, k_positions : (rows,), (columns,) int64 or float64
     weight : float > 0
         How often each of its pairs counts in the softmax: ``weight exp(score)``.
+    places : tuple of int
+        Which of the map's `places` its pairs are in: one for all of them, one for each distance within the window from
+        0 on, or none where the map has none.
     """
 
     queries: slice
@@ -45,6 +48,7 @@ class Pass(NamedTuple):
     q_positions: Positions
     k_positions: Positions
     weight: float = 1.0
+    places: tuple[int, ...] = ()
 
 
 class PassTables(NamedTuple):
@@ -52,7 +56,7 @@ class PassTables(NamedTuple):
 
     Attributes
     ----------
-    queries, keys, causal, window, weight : as in `Pass`
+    queries, keys, causal, window, weight, places : as in `Pass`
     q_tables, k_tables : (cos, sin), each (n, r/2)
         For all n tokens; the pass uses rows `queries` and `keys`. Passes that turn queries, or keys, alike have the
         same tuple, so that each is turned once; rows that none of them uses may hold anything. None: nothing turns.
@@ -65,6 +69,7 @@ class PassTables(NamedTuple):
     q_tables: Tables | None
     k_tables: Tables | None
     weight: float = 1.0
+    places: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,15 @@ class PositionMap:
         """How often a pair at these effective positions counts in the softmax, ``weight exp(score)``; float64 > 0."""
         return np.ones(np.shape(positions))
 
+    @property
+    def places(self) -> int:
+        """How many places the pairs fall into, of which each may have a number added to its scores; 0: none."""
+        return 0
+
+    def place_of(self, positions: FloatArray) -> npt.NDArray[np.int64]:
+        """The place of pairs at these effective positions, from 0 to `places` - 1."""
+        raise NotImplementedError(f"{self.name} has no places")
+
     def passes(self, n: int) -> tuple[Pass, ...]:
         """How the causal pairs of `n` tokens are cut up: each that is seen is in one pass (or two: it counts twice)."""
         raise NotImplementedError(f"{self.name} defines no passes")
@@ -154,7 +168,7 @@ class PositionMap:
         query_turns, query_tables = self._turns([(p.queries, p.q_positions) for p in passes], n, dtype, scaled=True)
         key_turns, key_tables = self._turns([(p.keys, p.k_positions) for p in passes], n, dtype, scaled=False)
         return tuple(
-            PassTables(*p[:4], query_tables[i], key_tables[j], p.weight)
+            PassTables(*p[:4], query_tables[i], key_tables[j], p.weight, p.places)
             for p, i, j in zip(passes, query_turns, key_turns, strict=True)
         )
 

@@ -6,9 +6,11 @@ from refrope.nn.biases import ALiBi, Kerple, T5Bias
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.dape import DAPE
 from refrope.nn.fire import FIRE
-from refrope.nn.mapped import mapped_backward, mapped_forward, mapped_reference
+from refrope.nn.mapped import mapped_backward, mapped_forward
+from refrope.nn.mapped_oracle import mapped_reference
 from refrope.nn.memory import KVCache
 from refrope.nn.optim import AdamW, OneCycle
+from refrope.nn.place_bias import PlaceBias
 from refrope.nn.transformer import Transformer
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Kerple",
     "LearnedPositions",
     "OneCycle",
+    "PlaceBias",
     "Sinusoidal",
     "T5Bias",
     "Transformer",

@@ -22,6 +22,7 @@ from refrope.nn.attention import distance_bias, grouped, ungrouped
 from refrope.nn.biases import Bias
 from refrope.nn.dape import DAPE
 from refrope.nn.mapped import mapped_backward, mapped_forward
+from refrope.nn.place_bias import PlaceBias
 
 Array = npt.NDArray[Any]
 Tables = tuple[Array, Array]
@@ -74,7 +75,7 @@ class Attending:
 
     ops: Any
     rotation: Rotation | ByLayer
-    bias: Bias | DAPE | None
+    bias: Bias | DAPE | PlaceBias | None
     window: int | None
     queries: Array
     keys: Array
@@ -134,7 +135,8 @@ class Attending:
         Saved
         """
         if self.passes is not None:
-            return Saved(*mapped_forward(self.ops, q, k, v, self.passes, **settings, out=out))
+            places = None if self.bias is None else self._place_bias().forward(weights, q.shape[1])
+            return Saved(*mapped_forward(self.ops, q, k, v, self.passes, **settings, out=out, places=places))
         bias, mixed = None, None
         if self.bias is not None:
             bias = self._bias_forward(weights, q.shape[1], q.dtype)
@@ -175,7 +177,18 @@ class Attending:
     ) -> None:
         """Write the gradients of q, k and v to `grads`; add those of the bias's weights to `weight_grads`."""
         if self.passes is not None:
-            mapped_backward(self.ops, dout, q, k, v, saved.out, saved.lse, self.passes, **settings, grads=grads)
+            places = None if self.bias is None else self._place_bias().forward(weights, q.shape[1])
+            dplaces = None if places is None or not weight_grads else np.zeros_like(places)
+            mapped_backward(
+                *(self.ops, dout, q, k, v, saved.out, saved.lse, self.passes),
+                **settings,
+                grads=grads,
+                places=places,
+                dplaces=dplaces,
+            )
+            if dplaces is not None:
+                for name, gradient in self._place_bias().backward(dplaces).items():
+                    weight_grads[name][...] += gradient
             return
         dview, dbias = self._gradient_of_bias(q, k) if weight_grads else (None, None)
         self.ops.attention_backward(
@@ -206,6 +219,10 @@ class Attending:
 
     # ---- bias ----
 
+    def _place_bias(self) -> PlaceBias:
+        assert isinstance(self.bias, PlaceBias)
+        return self.bias
+
     def _by_distance(self) -> bool:
         return self.consecutive and isinstance(self.bias, Bias) and self.bias.of_distance
 
@@ -219,6 +236,7 @@ class Attending:
 
     def _inner(self) -> Bias:
         assert self.bias is not None
+        assert not isinstance(self.bias, PlaceBias)
         return self.bias.bias if isinstance(self.bias, DAPE) else self.bias
 
     def _bias_forward(self, weights: Mapping[str, Array], heads: int, dtype: np.dtype[Any]) -> Array:

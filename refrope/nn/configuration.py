@@ -14,6 +14,7 @@ from refrope.nn.absolute import LearnedPositions, Sinusoidal
 from refrope.nn.biases import Bias
 from refrope.nn.dape import DAPE
 from refrope.nn.dropout import drop_threshold
+from refrope.nn.place_bias import PlaceBias
 from refrope.randomness import bit_source, normal_numbers
 
 Array = npt.NDArray[Any]
@@ -51,7 +52,7 @@ class TransformerConfig:
     eps: float = 1e-6
     softmax_scale: float | None = 1.0
     absolute: Sinusoidal | LearnedPositions | None = None
-    bias: Bias | DAPE | None = None
+    bias: Bias | DAPE | PlaceBias | None = None
     window: int | None = None
     kv_heads: int | None = None
     feed_forward: str = field(default="relu", metadata=UNSAID)
@@ -66,7 +67,7 @@ class TransformerConfig:
             raise ValueError(f"TransformerConfig: head_dim is {self.head_dim}, expected an even number")
         drop_threshold(self.dropout)
         check_number("TransformerConfig", "eps", self.eps, "a number >= 0", 0.0)
-        for name, kinds in (("absolute", (Sinusoidal, LearnedPositions)), ("bias", (Bias, DAPE))):
+        for name, kinds in (("absolute", (Sinusoidal, LearnedPositions)), ("bias", (Bias, DAPE, PlaceBias))):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kinds):
                 wanted = " or ".join(kind.__name__ for kind in kinds)

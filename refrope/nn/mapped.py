@@ -22,12 +22,12 @@ import numpy.typing as npt
 
 from refrope import kernels
 from refrope.arrays import overlap, put
-from refrope.encodings.position_map import PassTables, PositionMap
+from refrope.encodings.position_map import PassTables
 from refrope.errors import describe
 from refrope.nn.attention_checks import check_attention
 from refrope.nn.backends import NumpyOps
 from refrope.nn.dropout import site_seed
-from refrope.rotary import rotate
+from refrope.nn.place_bias import add_collected, check_places, collector, of_pairs
 
 Array = npt.NDArray[Any]
 Operations = ModuleType | type[NumpyOps]
@@ -46,6 +46,7 @@ def mapped_forward(
     seed: int = 0,
     first_slice: int = 0,
     out: Array | None = None,
+    places: Array | None = None,
 ) -> tuple[Array, Array]:
     """Causal attention of tokens 0 .. T - 1 in which each pair has the effective position of a map.
 
@@ -62,6 +63,8 @@ def mapped_forward(
         and p: dropping weights of each pass drops those of the merged softmax, each for itself.
     out : array like `q`, optional
         Where to write the result; any writable view, which may overlap the inputs.
+    places : (H, places), dtype of `q`, optional
+        What is added to the scores of each head at each place that the passes have.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def mapped_forward(
     Raises
     ------
     ValueError
-        Shapes or dtypes that do not fit, fewer queries than keys, a number out of its range.
+        Shapes or dtypes that do not fit, fewer queries than keys, a number out of its range, passes without places.
 
     References
     ----------
@@ -80,12 +83,13 @@ def mapped_forward(
     """
     settings: dict[str, Any] = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
     _check("mapped_forward", q, k, v, passes, settings, out=out)
+    check_places("mapped_forward", q, passes, places, None)
     target = _apart(out, (q, k, v), q)
     lse = np.full(q.shape[:3], -np.inf, q.dtype)
 
     def work(part: slice) -> None:
         own = settings | {"first_slice": first_slice + part.start * q.shape[1]}
-        _forward(ops, q[part], k[part], v[part], passes, own, target[part], lse[part])
+        _forward(ops, q[part], k[part], v[part], passes, own, target[part], lse[part], places)
 
     _spread(ops, len(q), work)
     return put(target, out), lse
@@ -100,6 +104,7 @@ def _forward(
     settings: dict[str, Any],
     out: Array,
     lse: Array,
+    places: Array | None,
 ) -> None:
     """Some texts of a batch: `lse` comes with -inf."""
     turned_q = _turned(ops, q, [(p.q_tables, p.queries) for p in passes])
@@ -111,6 +116,7 @@ def _forward(
         first = not seen[rows].any()
         where: dict[str, Any] = {"out": place[0]} if first else {"onto": place}
         options = _of_pass(settings, i) | {"causal": p.causal, "window": p.window} | where
+        options["bias"] = None if places is None else of_pairs(places, p, q_p.shape[2], k_p.shape[2])
         more = math.log(p.weight)
         if more and not first:
             place[1][...] -= more  # as seen from a pass whose pairs count once
@@ -137,16 +143,20 @@ def mapped_backward(
     seed: int = 0,
     first_slice: int = 0,
     grads: tuple[Array, Array, Array] | None = None,
+    places: Array | None = None,
+    dplaces: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """The gradients of q, k and v, not turned, given that of `out`.
 
     Parameters
     ----------
     dout : (B, H, T, D), dtype of `q`
-    ops, q, k, v, passes, scale, dropout, seed, first_slice : as in the forward call
+    ops, q, k, v, passes, scale, dropout, seed, first_slice, places : as in the forward call
     out, lse : what the forward call returned
     grads : (dq, dk, dv), optional
         Where to write the result; any writable views that do not overlap each other. They may overlap inputs.
+    dplaces : array like `places`, optional
+        The gradient of `places` is added to it.
 
     Returns
     -------
@@ -159,6 +169,7 @@ def mapped_backward(
     """
     settings: dict[str, Any] = {"scale": scale, "dropout": dropout, "seed": seed, "first_slice": first_slice}
     _check("mapped_backward", q, k, v, passes, settings, backward=True, dout=dout, out=out, lse=lse, grads=grads)
+    check_places("mapped_backward", q, passes, places, dplaces)
     read = (dout, q, k, v, out, lse)
     dq, dk, dv = (_apart(y, read, x) for y, x in zip(grads or (None,) * 3, (q, k, v), strict=True))
 
@@ -166,9 +177,14 @@ def mapped_backward(
         own = settings | {"first_slice": first_slice + part.start * q.shape[1]}
         of_dout, of_q, of_k, of_v, of_out, of_lse = (x[part] for x in read)
         parts = dq[part], dk[part], dv[part]
-        _backward(ops, of_dout, of_q, of_k, of_v, of_out, of_lse, passes, own, parts)
+        of_places = None if sums is None else sums[part]
+        _backward(ops, of_dout, of_q, of_k, of_v, of_out, of_lse, passes, own, parts, places, of_places)
 
+    # Of each text for itself: the bits must not depend on how many are worked on at a time.
+    sums = None if dplaces is None else np.zeros((len(q), *dplaces.shape), q.dtype)
     _spread(ops, len(q), work)
+    if dplaces is not None and sums is not None:
+        dplaces += sums.sum(axis=0)
     if grads is None:
         return dq, dk, dv
     for gradient, target in zip((dq, dk, dv), grads, strict=True):
@@ -187,6 +203,8 @@ def _backward(
     passes: Sequence[PassTables],
     settings: dict[str, Any],
     grads: tuple[Array, Array, Array],
+    places: Array | None,
+    dplaces: Array | None,
 ) -> None:
     """Some texts of a batch."""
     dq, dk, dv = grads
@@ -199,67 +217,22 @@ def _backward(
         lse_p = lse[:, :, rows]
         if p.weight != 1:
             lse_p = lse_p - lse.dtype.type(math.log(p.weight))
+        n_q, n_k = q_p.shape[2], k_p.shape[2]
+        dbias = None if dplaces is None else collector(p, q.shape[0], q.shape[1], n_q, n_k, q.dtype)
         ops.attention_backward(
             *(dout[:, :, rows], q_p, k_p, v[:, :, columns], out[:, :, rows], lse_p),
             **_of_pass(settings, i),
+            bias=None if places is None else of_pairs(places, p, n_q, n_k),
+            dbias=dbias,
             causal=p.causal,
             window=p.window,
             grads=(_part(dq_sums, p.q_tables, rows), _part(dk_sums, p.k_tables, columns), dv[:, :, columns]),
             add=True,
         )
+        if dplaces is not None and dbias is not None:
+            add_collected(dplaces, p, dbias)
     _turn_back(ops, dq, q_uses, dq_sums)
     _turn_back(ops, dk, k_uses, dk_sums)
-
-
-def mapped_reference(
-    q: Array, k: Array, v: Array, position_map: PositionMap, *, scale: float | None = None
-) -> tuple[Array, Array]:
-    """The same from the map's effective position alone, pair by pair and without passes: an oracle, not for speed.
-
-    Parameters
-    ----------
-    q, k, v, scale : as in `mapped_forward`
-    position_map : PositionMap
-
-    Returns
-    -------
-    logits : (B, H, T, T)
-        ``scale (R(f(i, j)) q_i) . k_j`` times the map's scale of query i, plus the log of the pair's weight; -inf for
-        keys that are not seen. A pair that counts twice has the log of the sum of both exponentials.
-    out : (B, H, T, D)
-    """
-    scale = check_attention("mapped_reference", q, k, v, False, scale, 0.0, 0, 0, None).scale
-    length = q.shape[2]
-    _check_length("mapped_reference", "k", k, length, "q")
-    k, v = (np.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
-    logits = np.full((*q.shape[:3], length), -np.inf, q.dtype)
-    for i in range(length):
-        keys = np.arange(i + 1)
-        keys = keys[~np.isnan(position_map.effective(i, keys))]  # the others are not seen
-        factor = scale * float(position_map.query_scale(np.array([i]))[0])
-        places, again = position_map.effective(i, keys), position_map.second(i, keys)
-        scores = factor * _scores_at(position_map, places, q[:, :, i], k[:, :, keys])
-        scores += np.log(position_map.weights(places))
-        twice = ~np.isnan(again)
-        if twice.any():
-            others = factor * _scores_at(position_map, again[twice], q[:, :, i], k[:, :, keys[twice]])
-            others += np.log(position_map.weights(again[twice]))
-            scores[..., twice] = np.logaddexp(scores[..., twice], others)
-        logits[:, :, i, keys] = scores
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return logits, weights @ v
-
-
-def _scores_at(position_map: PositionMap, places: Array, q: Array, k: Array) -> Array:
-    """``(R(places[j]) q) . k_j`` for q (B, H, D) and k (B, H, n, D), with the amplitude of both."""
-    if (places == np.rint(places)).all():
-        places = places.astype(np.int64)
-    encoding = position_map.encoding
-    tables = (encoding.attention_factor * table for table in encoding.cos_sin(places, q.dtype))
-    turned = rotate(np.broadcast_to(q[:, :, None], k.shape), *tables)
-    scores: Array = (turned * k).sum(axis=-1)
-    return scores
 
 
 # ---- each token turned once for all passes that turn it alike ----

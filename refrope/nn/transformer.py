@@ -22,6 +22,7 @@ from refrope.nn.configuration import TransformerConfig, initial_weights
 from refrope.nn.decoding import Decoding
 from refrope.nn.feed_forward import FeedForward
 from refrope.nn.memory import Buffers, KVCache
+from refrope.nn.place_bias import PlaceBias
 from refrope.nn.self_attention import SelfAttention
 
 Array = npt.NDArray[Any]
@@ -136,8 +137,12 @@ class Transformer(SelfAttention, FeedForward):
         keys = places if cache is None else np.arange(start + length)
         attending = Attending(ops, tables, c.bias, c.window, places, keys, consecutive)
         attending.check_layers("Transformer.forward", c.layers)
-        if attending.mapped and (cache is not None or c.bias is not None or c.window is not None):
+        by_place = isinstance(c.bias, PlaceBias)
+        other_bias = c.bias is not None and not by_place
+        if attending.mapped and (cache is not None or other_bias or c.window is not None):
             raise ValueError("Transformer.forward: a position map with a cache, bias or window, expected the map alone")
+        if by_place and not attending.mapped:
+            raise ValueError("Transformer.forward: a bias by place without a position map, expected tables of its map")
         self._saved = {
             **{"tokens": tokens.ravel(), "attending": attending, "batch": batch},
             **{"seed": dropout_seed if dropping else None, "first": first},

@@ -13,7 +13,8 @@ from refrope.encodings.remap import SHIFTS, STRING, DualChunk, LeakyReRoPE, Posi
 from refrope.nn.attending import Attending
 from refrope.nn.backends import NumpyOps, operations
 from refrope.nn.biases import ALiBi, T5Bias
-from refrope.nn.mapped import mapped_backward, mapped_forward, mapped_reference
+from refrope.nn.mapped import mapped_backward, mapped_forward
+from refrope.nn.mapped_oracle import mapped_reference
 from refrope.vectors import methods
 from refrope.vectors.methods import ANGLES, LOGITS, NETWORKS, TABLES, VALUES, causal_entries, square
 from refrope.verify.method_gradient_checks import GRADIENT_CHECKS

@@ -205,7 +205,7 @@ def _model_cases(name: str, backend: str, draws: Draws) -> Iterator[tuple[Callab
         kink = nearest_kink(model, tokens, rotation, None)
         for i in range(config.layers):
             attended = model._saved[f"layers.{i}.attention"][-1]
-            if config.bias is not None:
+            if isinstance(config.bias, (Bias, DAPE)):
                 weights = model._bias_weights(model.params, i)
                 kink = min(kink, _nearest_kink_of_bias(config.bias, weights, model._saved["attending"], attended))
         yield partial(model_case, model, tokens, rotation, draws), kink

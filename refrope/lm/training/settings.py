@@ -167,7 +167,7 @@ class LMSettings:
     def model(self, trained: str, vocabulary: int) -> TransformerConfig:
         """The preset's model for a vocabulary, with what the method adds that it is trained with."""
         config = replace(PRESETS[self.preset].model, vocabulary=vocabulary)
-        return configuration_of(trained, config, self.train_length, self.longest)
+        return configuration_of(trained, config, self.train_length, self.longest, who=WHO)
 
     def tested_model(self, name: str, config: TransformerConfig, length: int) -> TransformerConfig:
         """The trained model's configuration where the row `name` is tested: "window" puts one over RoPE's model."""
