@@ -73,7 +73,7 @@ METHODS = {
         "window", "RoPE, and a query sees the 8 nearest keys only", "Beltagy et al. 2020, arXiv:2004.05150"
     ),
     "pointers": Method(
-        "pointers", "RoPE, on six keys: 3 near, 1 apart, 1 at half-way, the first", "ours: encodings/pointers.py"
+        "pointers", "learned weights of seven keys: 3 near, 1 apart, 1 half-way, 2 first", "ours: encodings/pointers.py"
     ),
     "rerope": Method("ReRoPE", "RoPE with no distance above L/2", "Su 2023, kexue.fm/archives/9708"),
     "leaky-rerope": Method(
@@ -92,7 +92,7 @@ METHODS |= {
 PAPER = ("rope", "resonance-rope", "yarn", "resonance-yarn")  # those of Table 1, in its order
 MAPS = ("rerope", "leaky-rerope", "self-extend", "dca", "string")
 WINDOW = 8  # keys; PosGen's cot and recursive need the last four tokens
-POINTER_BASE = 100.0  # the effective positions of pointers are 0 to 93: no pair need turn much slower than that
+POINTER_BASE = 100.0  # the effective positions of pointers are 0 to 7: no pair need turn slower
 
 
 def method_of(name: str, function: str = "method_of") -> Method:

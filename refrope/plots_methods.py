@@ -22,7 +22,7 @@ _HINTS = {
     "window": f"none beyond {WINDOW - 1}",
     "yarn": "dashed: slowest pair",
     "resonance-yarn": "dashed: slowest pair",
-    "pointers": "six keys",
+    "pointers": "seven keys",
     "t5": "least of the bucket",
     "fire": "of a query at L - 1",
 }
