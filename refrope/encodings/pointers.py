@@ -55,7 +55,7 @@ class Pointers(PositionMap):
     divisor: int = 2
     lag: int = 2
     start: int = 2
-    content: float = 0.1
+    content: float = 0.03
 
     def __post_init__(self) -> None:
         """Check the fields."""
