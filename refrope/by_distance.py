@@ -227,8 +227,8 @@ class ByDistance:
     def logits(self) -> FloatArray:
         """The logit of the query at L' - 1 with an equal key by distance, (1 or heads, L'); NaN outside a window.
 
-        Turned features: mean over pairs of cos(f inv_freq), times the attention factor squared; in a map, plus the
-        logarithm of a pair's weight. Biases: 1 + bias, and for DAPE what its network makes of that bias where all
+        Turned features: mean over pairs of cos(f inv_freq), times the attention factor squared; in a map, times
+        its scale of that query. Biases: 1 + bias, and for DAPE what its network makes of that bias where all
         scores are 1. Positions that are added to the embeddings: the product of both rows over d_model. NoPE: 1.
         """
         encoding = self.encoding.encoding if isinstance(self.encoding, PositionMap) else self.encoding
@@ -237,7 +237,7 @@ class ByDistance:
             known = np.where(np.isnan(far), 0, far)
             mean = long_range_decay(encoding, known) / encoding.pairs * encoding.attention_factor**2
             if isinstance(self.encoding, PositionMap):
-                mean = mean + np.log(self.encoding.weights(far))
+                mean = mean * self.encoding.query_scale(np.array([self.lengths.test - 1]))
             turned: FloatArray = np.where(np.isnan(far), np.nan, mean)[None]
             return turned
         if self.bias is not None:

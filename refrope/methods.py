@@ -72,9 +72,7 @@ METHODS = {
     "window": Method(
         "window", "RoPE, and a query sees the 8 nearest keys only", "Beltagy et al. 2020, arXiv:2004.05150"
     ),
-    "pointers": Method(
-        "pointers", "RoPE, on six keys: 3 near, 1 apart, 1 at half-way, the first", "ours: encodings/pointers.py"
-    ),
+    "pointers": Method("pointers", "learned weights for 3 near keys and 4 single ones", "ours: encodings/pointers.py"),
     "rerope": Method("ReRoPE", "RoPE with no distance above L/2", "Su 2023, kexue.fm/archives/9708"),
     "leaky-rerope": Method(
         "Leaky ReRoPE", "RoPE, distances above L/2 squeezed to end at L", "Su 2023, kexue.fm/archives/9708"
@@ -92,7 +90,7 @@ METHODS |= {
 PAPER = ("rope", "resonance-rope", "yarn", "resonance-yarn")  # those of Table 1, in its order
 MAPS = ("rerope", "leaky-rerope", "self-extend", "dca", "string")
 WINDOW = 8  # keys; PosGen's cot and recursive need the last four tokens
-POINTER_BASE = 100.0  # the effective positions of pointers are 0 to 93: no pair need turn much slower than that
+POINTER_BASE = 100.0  # the effective positions of pointers are 0 to 7: no pair need turn slower
 
 
 def method_of(name: str, function: str = "method_of") -> Method:

@@ -22,7 +22,7 @@ _HINTS = {
     "window": f"none beyond {WINDOW - 1}",
     "yarn": "dashed: slowest pair",
     "resonance-yarn": "dashed: slowest pair",
-    "pointers": "six keys",
+    "pointers": "seven keys",
     "t5": "least of the bucket",
     "fire": "of a query at L - 1",
 }
@@ -103,9 +103,10 @@ def _logit(axes: Any, one: ByDistance, usual: tuple[float, float]) -> None:
 
 
 def _alone(axes: Any, line: FloatArray, color: str) -> None:
-    """Dots for keys whose neighbours are not seen: a line has no room for them."""
-    known = ~np.isnan(np.concatenate([[np.nan], line, [np.nan]]))
-    places = np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
+    """Dots for one or two keys whose neighbours are not seen: a line has no room for them."""
+    ends = np.flatnonzero(np.diff(np.concatenate([[0], ~np.isnan(line), [0]])))
+    runs = [np.arange(start, stop) for start, stop in ends.reshape(-1, 2) if stop - start < 3]
+    places = np.concatenate([np.zeros(0, int), *runs])
     axes.plot(places, line[places], ".", color=color, markersize=4)
 
 

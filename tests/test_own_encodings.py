@@ -260,7 +260,7 @@ def test_they_add_nothing_to_the_model_but_numbers_for_the_places_of_a_map(here)
     config = ExperimentSettings().plain_model
     for name in ("Plain", "Near", "by_map"):
         assert configuration_of(f"mine.py:{name}", config, 65, 257) == config
-    assert configuration_of("mine.py:pointers", config, 65, 257) == replace(config, bias=PlaceBias(8))
+    assert configuration_of("mine.py:pointers", config, 65, 257) == replace(config, bias=PlaceBias(9))
 
 
 def test_a_map_with_places_trains_their_numbers(here):

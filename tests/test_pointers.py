@@ -37,21 +37,20 @@ def pointers(draw):
         divisor=draw(st.integers(2, 4)),
         lag=draw(small),
         start=draw(st.integers(0, near)),
-        gap=draw(st.integers(0, 14)),
-        rarity=draw(st.sampled_from([1.0, 0.02])),
+        content=draw(st.sampled_from([1.0, 0.1, 0.0])),
     )
 
 
 def seen(m, one):
     """What the query at m sees, from the words of the docstring, as (key, effective position)."""
     near = [(n, m - n) for n in range(m + 1) if m - n < one.near]
-    begin = one.near + one.gap
+    begin = one.near
     apart = []
     if one.apart is not None:
         apart = [(m - one.apart, begin)] if m - one.apart >= one.start else []
-        begin += 1 + one.gap
+        begin += 1
     pointed = [((m - one.lag) // one.divisor, begin + (m - one.lag) % one.divisor)] if m >= one.lag else []
-    end = begin + one.divisor + one.gap + one.start - 1
+    end = begin + one.divisor + one.start - 1
     start = [(n, end - n) for n in range(one.start)] if m - one.near + 1 >= one.start else []
     return near + apart + pointed + start
 
@@ -118,15 +117,15 @@ def test_each_place_has_a_number_of_its_own_added_to_its_scores(one, length, bac
 
 
 def test_places_are_numbered_in_the_order_of_their_effective_positions():
-    one = Pointers(ENCODING, 3, 4, 2, 2, 2, 1, 0.5)
-    assert one.positions.tolist() == [0, 1, 2, 4, 6, 7, 9, 10]
-    assert one.places == 7  # the two keys at the start share one
-    assert one.place_of(one.positions.astype(np.float64)).tolist() == [0, 1, 2, 3, 4, 5, 6, 6]
+    one = Pointers(ENCODING, 3, 4, 2, 2, 2)
+    assert one.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert one.places == 8
+    assert one.place_of(np.array([7.0, 0.0, 3.0])).tolist() == [7, 0, 3]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_model_learns_by_place_with_the_same_bits_on_any_number_of_threads(backend):
-    config = TransformerConfig(vocabulary=7, d_model=12, heads=2, head_dim=6, d_ff=16, bias=PlaceBias(7))
+    config = TransformerConfig(vocabulary=7, d_model=12, heads=2, head_dim=6, d_ff=16, bias=PlaceBias(8))
     tables = rotation_of(Pointers(RoPE(6)), 23, np.float32)
     tokens, dlogits = np.arange(5 * 23).reshape(5, 23) % 7, np.ones((5, 23, 7), np.float32)
     dlogits[..., 3] = -2
@@ -135,7 +134,7 @@ def test_a_model_learns_by_place_with_the_same_bits_on_any_number_of_threads(bac
         for threads in (1, 2, 3):
             kernels.set_num_threads(threads)
             model = Transformer(config, seed=1, backend=backend)
-            model.params["layers.1.bias.table"][...] = np.linspace(-0.1, 0.1, 14).reshape(2, 7)
+            model.params["layers.1.bias.table"][...] = np.linspace(-0.1, 0.1, 16).reshape(2, 8)
             model.forward(tokens, tables, keep=True)
             found.append({name: gradient.copy() for name, gradient in model.backward(dlogits).items()})
     finally:
@@ -146,13 +145,13 @@ def test_a_model_learns_by_place_with_the_same_bits_on_any_number_of_threads(bac
 
 
 def test_a_bias_by_place_without_places_is_refused():
-    config = TransformerConfig(vocabulary=7, d_model=12, heads=2, head_dim=6, d_ff=16, bias=PlaceBias(7))
+    config = TransformerConfig(vocabulary=7, d_model=12, heads=2, head_dim=6, d_ff=16, bias=PlaceBias(8))
     model, tokens = Transformer(config, seed=1, backend="numpy"), np.zeros((1, 9), np.int64)
     with pytest.raises(ValueError, match="a bias by place without a position map"):
         model.forward(tokens, RoPE(6).cos_sin(np.arange(9), np.float32))
     with pytest.raises(ValueError, match="mapped_forward: places for passes that have none"):
         model.forward(tokens, rotation_of(ReRoPE(RoPE(6), 4), 9, np.float32))
-    with pytest.raises(ValueError, match=r"mapped_forward: places is float32\(2, 7\), expected .* at least 8 places"):
+    with pytest.raises(ValueError, match=r"mapped_forward: places is float32\(2, 8\), expected .* at least 9 places"):
         model.forward(tokens, rotation_of(Pointers(RoPE(6), near=4), 9, np.float32))
     for fields, said in (({"places": 0}, "places is 0"), ({"places": 3, "rate": 0.0}, "rate is 0.0")):
         with pytest.raises(ValueError, match=f"PlaceBias: {said}"):
@@ -161,7 +160,7 @@ def test_a_bias_by_place_without_places_is_refused():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_are_those_of_the_loss(backend):
-    one, length = Pointers(Resonance(RoPE(10, base=50.0)), 3, 5, 2, 1, 2, 1, 0.3), 23
+    one, length = Pointers(Resonance(RoPE(10, base=50.0)), 3, 5, 2, 1, 2, 0.3), 23
     source = np.random.default_rng(5)
     q, k, v, dout = (source.standard_normal((2, 3, length, 10)) for _ in range(4))
     passes, ops = one.tables(length, np.float64), operations(backend)
@@ -185,9 +184,7 @@ def test_gradients_are_those_of_the_loss(backend):
         ({"divisor": 1}, "Pointers: divisor is 1"),
         ({"lag": -1}, "Pointers: lag is -1"),
         ({"start": 9}, r"Pointers: start is 9, expected an integer in \[0, 3\]"),
-        ({"gap": -1}, "Pointers: gap is -1"),
-        ({"rarity": 0.0}, "Pointers: rarity is 0.0"),
-        ({"rarity": 1.5}, r"Pointers: rarity is 1.5, expected a number in \(0, 1\]"),
+        ({"content": -0.1}, "Pointers: content is -0.1, expected a finite number >= 0"),
         ({"apart": 2}, "Pointers: apart is 2"),
     ],
 )
@@ -201,4 +198,4 @@ def test_a_text_with_nothing_but_near_keys_is_said_to_be_too_short():
         Pointers(ENCODING).check_effect(3)
     Pointers(ENCODING).check_effect(4)
     with pytest.raises(ValueError, match="nothing would be remapped"):  # the fourth key is seen at its own distance
-        Pointers(ENCODING, apart=3, start=0, gap=0).check_effect(4)
+        Pointers(ENCODING, apart=3, start=0).check_effect(4)

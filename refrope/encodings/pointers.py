@@ -1,4 +1,4 @@
-"""Pointers: a query sees a handful of keys in four places and none elsewhere, however long the text is."""
+"""Pointers: a query sees a handful of keys and none elsewhere, however long the text is."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from refrope.errors import check_integer, check_number
 
 @dataclass(frozen=True)
 class Pointers(PositionMap):
-    r"""Keys near the query, one further off, one at a fraction of its position, and the first ones: four places.
+    r"""Keys near the query, one further off, one at a fraction of its position, and the first ones.
 
     The query at m sees the `near` last keys; the key at the distance `apart`; the key at
-    ``floor((m - lag) / divisor)``, the pointer; and the `start` first keys. Each place has effective positions of its
-    own, `positions` in all, counted on from 0 through the places with a `gap` between two of them. A model that has
-    seen `train_length` tokens has seen them all: no position of a longer text is new to it, and no far key that it
-    never learned to ignore competes for its attention.
+    ``floor((m - lag) / divisor)``, the pointer; and the `start` first keys. Each of these has an effective position of
+    its own, `positions` in all, counted on from 0. A model that has seen `train_length` tokens has seen them all: no
+    position of a longer text is new to it, and no far key that it never learned to ignore competes for its attention.
+
+    Which of them a head looks at, a learned number for each effective position says (`refrope.nn.PlaceBias`), and what
+    the tokens say counts `content` as much as usual. With little of it, all keys that are seen have nearly the same
+    weight at first, whatever the tokens: a head begins with the mean of their values, a symmetric function, and learns
+    for all tokens at once which of them to leave out.
 
     Parameters
     ----------
@@ -31,53 +35,45 @@ class Pointers(PositionMap):
     lag : int >= 0
         What is taken from the query's position before it is divided.
     start : int in [0, near]
-    gap : int >= 0
-        Effective positions that nothing has, after each place: the farther apart two places are, the more pairs of
-        features tell them from each other.
-    rarity : float in (0, 1]
-        How often the keys apart and at the start count in the softmax, where the others count once: a model that needs
-        them learns scores that make up for it, and others are hardly disturbed by them.
+    content : float >= 0
+        What multiplies the scores of queries and keys, beside the numbers of their places.
 
     Notes
     -----
-    The start's place begins with the first query that its keys are no near ones of, the key apart with the first that
-    it is none of the start's for. In early queries the pointer's key may lie in another place, too, and then counts
-    for both in the softmax.
+    The first keys have a place of their own from the first query on that none of them is near; the key apart is seen
+    where it is not among them. In early queries the pointer's key may lie in another place, too, and then counts for
+    both in the softmax.
 
     References
     ----------
-    Ours, after PosGen's three tasks (Wang et al. 2024, arXiv:2403.00071), whose rules read the last three tokens and
-    one further off: at a fixed distance, at half the position, at the start.
+    Ours, after PosGen's three tasks (Wang et al. 2024, arXiv:2403.00071), whose rules read the last tokens and one
+    further off: at a fixed distance, at half the position, at the start.
     """
 
     near: int = 3
     apart: int | None = 4
     divisor: int = 2
     lag: int = 2
-    start: int = 1
-    gap: int = 29
-    rarity: float = 0.02
+    start: int = 2
+    content: float = 0.03
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        for name, least in (("near", 1), ("divisor", 2), ("lag", 0), ("gap", 0)):
+        for name, least in (("near", 1), ("divisor", 2), ("lag", 0)):
             check_integer(self.name, name, getattr(self, name), least)
         if self.apart is not None:
             check_integer(self.name, "apart", self.apart, self.near)
         check_integer(self.name, "start", self.start, 0, self.near)
-        wanted = "a number in (0, 1]"
-        if check_number(self.name, "rarity", self.rarity, wanted, 0.0, above=True) > 1:
-            raise ValueError(f"{self.name}: rarity is {self.rarity!r}, expected {wanted}")
+        check_number(self.name, "content", self.content, "a finite number >= 0", 0.0)
 
     # ---- the four places ----
 
     @property
     def _first(self) -> tuple[int, int, int, int]:
         """The first effective position near, apart, at the pointer and at the start."""
-        apart = self.near + self.gap
-        pointer = apart + (0 if self.apart is None else 1 + self.gap)
-        return 0, apart, pointer, pointer + self.divisor + self.gap
+        pointer = self.near + (self.apart is not None)
+        return 0, self.near, pointer, pointer + self.divisor
 
     @property
     def _first_of_start(self) -> int:
@@ -87,8 +83,7 @@ class Pointers(PositionMap):
     @property
     def positions(self) -> npt.NDArray[np.int64]:
         """All effective positions, in order."""
-        sizes = self.near, int(self.apart is not None), self.divisor, self.start
-        return np.concatenate([first + np.arange(size) for first, size in zip(self._first, sizes, strict=True)])
+        return np.arange(self._first[-1] + self.start)
 
     @property
     def train_length(self) -> int:
@@ -127,18 +122,16 @@ class Pointers(PositionMap):
 
     @property
     def places(self) -> int:
-        """The effective positions, those of the start counted as one."""
-        return len(self.positions) - max(self.start - 1, 0)
+        """One for each effective position."""
+        return len(self.positions)
 
     def place_of(self, positions: FloatArray) -> npt.NDArray[np.int64]:
-        """The number of each effective position, in order."""
-        return np.minimum(np.searchsorted(self.positions, positions), self.places - 1)
+        """The effective position itself."""
+        return positions.astype(np.int64)
 
-    def weights(self, positions: FloatArray) -> FloatArray:
-        """`rarity` apart and at the start, 1 near and at the pointer."""
-        _, apart, pointer, start = self._first
-        rare = ((positions >= apart) & (positions < pointer)) | (positions >= start)
-        return np.where(rare, self.rarity, 1.0)
+    def query_scale(self, queries: npt.ArrayLike) -> FloatArray:
+        """`content`."""
+        return np.full(np.shape(queries), float(self.content))
 
     def candidates(self, queries: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Keys among which are all that queries see, (..., keys), in order; -1 for one that is named twice."""
@@ -153,26 +146,26 @@ class Pointers(PositionMap):
         """A band near, a diagonal apart, one for each remainder of the pointer's division, a rectangle at the start."""
         i = np.arange(check_integer(f"{self.name}.passes", "n", n, 0))
         _, apart, pointer, start = self._first
-        passes = [Pass(slice(0, n), slice(0, n), True, self.near, i, i, places=tuple(range(self.near)))]
-        first = self.near + (self.apart is not None)  # place at the pointer
+        passes = [Pass(slice(0, n), slice(0, n), True, self.near, i, i, tuple(range(self.near)))]
         if self.apart is not None and n > self.apart + self.start:
             rows, keys = slice(self.apart + self.start, n), slice(self.start, n - self.apart)
-            passes.append(Pass(rows, keys, True, 1, apart + i[keys], i[keys], self.rarity, (self.near,)))
+            passes.append(Pass(rows, keys, True, 1, apart + i[keys], i[keys], (apart,)))
         for rest in range(self.divisor):
             rows = slice(self.lag + rest, n, self.divisor)
             keys = slice(0, len(i[rows]))  # row r has its pointer at key r
             if len(i[rows]):
-                at = pointer + rest + self.divisor * i[keys]
-                passes.append(Pass(rows, keys, True, 1, at, self.divisor * i[keys], places=(first + rest,)))
+                at, turned = pointer + rest + self.divisor * i[keys], self.divisor * i[keys]
+                passes.append(Pass(rows, keys, True, 1, at, turned, (pointer + rest,)))
         if self.start and n > self._first_of_start:
             rows, keys = slice(self._first_of_start, n), slice(0, self.start)
-            at = np.full(n - self._first_of_start, start + self.start - 1)
-            passes.append(Pass(rows, keys, False, None, at, i[keys], self.rarity, (first + self.divisor,)))
+            last = start + self.start - 1
+            at, places = np.full(n - self._first_of_start, last), tuple(range(last, start - 1, -1))
+            passes.append(Pass(rows, keys, False, None, at, i[keys], places))
         return tuple(passes)
 
     def check_effect(self, length: int) -> None:
         """Raise ValueError unless `length` tokens have a pair that is not seen, or seen in another place than near."""
-        unmoved = self.apart == self.near and not self.start and not self.gap  # the next key is at its own distance
+        unmoved = self.apart == self.near and not self.start  # the next key is at its own distance
         self._check_reach(length, "near", self.near, self.near + 1 + unmoved)
 
 

@@ -34,11 +34,9 @@ class Pass(NamedTuple):
     window : int or None
         And only for ``i + columns - rows - j < window``.
     q_positions, k_positions : (rows,), (columns,) int64 or float64
-    weight : float > 0
-        How often each of its pairs counts in the softmax: ``weight exp(score)``.
     places : tuple of int
-        Which of the map's `places` its pairs are in: one for all of them, one for each distance within the window from
-        0 on, or none where the map has none.
+        Which of the map's `places` its pairs are in: one for each distance within a window, from 0 on, one for each key
+        where there is none, or none at all where the map has no places.
     """
 
     queries: slice
@@ -47,7 +45,6 @@ class Pass(NamedTuple):
     window: int | None
     q_positions: Positions
     k_positions: Positions
-    weight: float = 1.0
     places: tuple[int, ...] = ()
 
 
@@ -56,7 +53,7 @@ class PassTables(NamedTuple):
 
     Attributes
     ----------
-    queries, keys, causal, window, weight, places : as in `Pass`
+    queries, keys, causal, window, places : as in `Pass`
     q_tables, k_tables : (cos, sin), each (n, r/2)
         For all n tokens; the pass uses rows `queries` and `keys`. Passes that turn queries, or keys, alike have the
         same tuple, so that each is turned once; rows that none of them uses may hold anything. None: nothing turns.
@@ -68,7 +65,6 @@ class PassTables(NamedTuple):
     window: int | None
     q_tables: Tables | None
     k_tables: Tables | None
-    weight: float = 1.0
     places: tuple[int, ...] = ()
 
 
@@ -121,10 +117,6 @@ class PositionMap:
         """The other effective position of a pair that counts twice in the softmax, NaN where a pair counts once."""
         return np.full(np.broadcast_shapes(np.shape(queries), np.shape(keys)), np.nan)
 
-    def weights(self, positions: FloatArray) -> FloatArray:
-        """How often a pair at these effective positions counts in the softmax, ``weight exp(score)``; float64 > 0."""
-        return np.ones(np.shape(positions))
-
     @property
     def places(self) -> int:
         """How many places the pairs fall into, of which each may have a number added to its scores; 0: none."""
@@ -168,7 +160,7 @@ class PositionMap:
         query_turns, query_tables = self._turns([(p.queries, p.q_positions) for p in passes], n, dtype, scaled=True)
         key_turns, key_tables = self._turns([(p.keys, p.k_positions) for p in passes], n, dtype, scaled=False)
         return tuple(
-            PassTables(*p[:4], query_tables[i], key_tables[j], p.weight, p.places)
+            PassTables(*p[:4], query_tables[i], key_tables[j], p.places)
             for p, i, j in zip(passes, query_turns, key_turns, strict=True)
         )
 

@@ -6,13 +6,11 @@ all passes together. With ``lse_p`` the log sum exp of pass p's scores, which it
     lse = log sum_p exp(lse_p)        out = sum_p exp(lse_p - lse) out_p
 
 and the weight of a pair of pass p in the whole is ``exp(score - lse)``. So the backward pass of attention, given the
-merged `out` and `lse`, has each pass's share of the gradients as they are, and these add up. Where the pairs of a pass
-count w times, ``lse_p + log w`` stands for lse_p, and the backward pass is given ``lse - log w``.
+merged `out` and `lse`, has each pass's share of the gradients as they are, and these add up.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -117,14 +115,9 @@ def _forward(
         where: dict[str, Any] = {"out": place[0]} if first else {"onto": place}
         options = _of_pass(settings, i) | {"causal": p.causal, "window": p.window} | where
         options["bias"] = None if places is None else of_pairs(places, p, q_p.shape[2], k_p.shape[2])
-        more = math.log(p.weight)
-        if more and not first:
-            place[1][...] -= more  # as seen from a pass whose pairs count once
         _, lse_p = ops.attention_forward(q_p, k_p, v[:, :, p.keys], **options)
         if first:
             place[1][...] = lse_p
-        if more:
-            place[1][...] += more
         seen[rows] = True
 
 
@@ -214,13 +207,10 @@ def _backward(
     turned = zip(passes, _turned(ops, q, q_uses), _turned(ops, k, k_uses), strict=True)
     for i, (p, q_p, k_p) in enumerate(turned):
         rows, columns = p.queries, p.keys
-        lse_p = lse[:, :, rows]
-        if p.weight != 1:
-            lse_p = lse_p - lse.dtype.type(math.log(p.weight))
         n_q, n_k = q_p.shape[2], k_p.shape[2]
         dbias = None if dplaces is None else collector(p, q.shape[0], q.shape[1], n_q, n_k, q.dtype)
         ops.attention_backward(
-            *(dout[:, :, rows], q_p, k_p, v[:, :, columns], out[:, :, rows], lse_p),
+            *(dout[:, :, rows], q_p, k_p, v[:, :, columns], out[:, :, rows], lse[:, :, rows]),
             **_of_pass(settings, i),
             bias=None if places is None else of_pairs(places, p, n_q, n_k),
             dbias=dbias,

@@ -34,9 +34,8 @@ def mapped_reference(
     Returns
     -------
     logits : (B, H, T, T)
-        ``scale (R(f(i, j)) q_i) . k_j`` times the map's scale of query i, plus the log of the pair's weight and what is
-        added at its place; -inf for keys that are not seen. A pair that counts twice has the log of the sum of both
-        exponentials.
+        ``scale (R(f(i, j)) q_i) . k_j`` times the map's scale of query i, plus what is added at its place; -inf for
+        keys that are not seen. A pair that counts twice has the log of the sum of both exponentials.
     out : (B, H, T, D)
     """
     scale = check_attention("mapped_reference", q, k, v, False, scale, 0.0, 0, 0, None).scale
@@ -52,7 +51,6 @@ def mapped_reference(
 
         def scores_of(at: Array, seen: Array, i: int = i, factor: float = factor) -> Array:
             scores: Array = factor * _scores_at(position_map, at, q[:, :, i], k[:, :, seen])
-            scores += np.log(position_map.weights(at))
             return scores if places is None else scores + places[:, position_map.place_of(at)]
 
         scores = scores_of(positions, keys)

@@ -27,8 +27,8 @@ Array = npt.NDArray[Any]
 class PlaceBias:
     r"""A number added to the scores for each head and effective position of a position map, ``rate table[h, place]``.
 
-    Which numbers belong to a pass, `Pass.places` says: one for all of its pairs, or one for each distance within its
-    window. Each layer has its own; all start at 0.
+    Which numbers belong to a pass, `Pass.places` says: one for each distance within its window, or one for each key.
+    Each layer has its own; all start at 0.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def check_places(
 def of_pairs(values: Array, p: PassTables, n_q: int, n_k: int) -> Array:
     """The numbers of places, (..., places), for all pairs of a pass, (..., n_q, n_k): a view, never n_q n_k numbers."""
     chosen = values[..., list(p.places)]
-    if len(p.places) == 1:
-        return np.broadcast_to(chosen[..., None], (*values.shape[:-1], n_q, n_k))
+    if not p.causal:
+        return np.broadcast_to(chosen[..., None, :], (*values.shape[:-1], n_q, n_k))
     table = np.zeros((*values.shape[:-1], n_k), values.dtype)
     seen = min(len(p.places), n_k)
     table[..., :seen] = chosen[..., :seen]
@@ -108,15 +108,15 @@ def of_pairs(values: Array, p: PassTables, n_q: int, n_k: int) -> Array:
 
 def collector(p: PassTables, batch: int, heads: int, n_q: int, n_k: int, dtype: np.dtype[Any]) -> Array:
     """Zeros that sum up the gradients of all pairs of a pass by place: a `dbias` for `attention_backward`."""
-    if len(p.places) == 1:
-        sums = np.zeros((batch, heads), dtype)
-        view: Array = np.lib.stride_tricks.as_strided(sums, (batch, heads, n_q, n_k), (*sums.strides, 0, 0))
-        return view
-    return distance_bias(np.zeros((batch, heads, n_k), dtype), n_q, n_k)
+    sums = np.zeros((batch, heads, n_k), dtype)
+    if p.causal:
+        return distance_bias(sums, n_q, n_k)
+    view: Array = np.lib.stride_tricks.as_strided(sums, (batch, heads, n_q, n_k), (*sums.strides[:2], 0, sums.itemsize))
+    return view
 
 
 def add_collected(sums: Array, p: PassTables, collected: Array) -> None:
     """Add what a `collector` has to the gradients of places, (batch, heads, places)."""
-    by_place = collected[..., -1, ::-1][..., : len(p.places)]
-    for i, place in enumerate(p.places[: by_place.shape[-1]]):
-        sums[..., place] += by_place[..., i]
+    last = collected[..., -1, :]  # the last query's: by distance it descends to 0
+    by_place = last[..., ::-1][..., : len(p.places)] if p.causal else last
+    sums[..., list(p.places[: by_place.shape[-1]])] += by_place
