@@ -10,8 +10,12 @@ from refrope.lm.figures import save
 from refrope.lm.rounding import ALL, FROM_PAIR, LAYER, PAIR
 from refrope.plots import pyplot
 
-_ALONE, _ON, _LAYER = "#0072B2", "#D55E00", "#009E73"  # told apart by the colour-blind
+# Told apart by the colour-blind.
+_ALONE = {"color": "#0072B2", "marker": "o", "linestyle": "none"}
+_ON = {"color": "#D55E00", "marker": "s", "linestyle": "-"}
+_LAYER = {"color": "#009E73", "marker": "D", "linestyle": "none"}
 _QUIET = {"color": "0.35", "linewidth": 1, "linestyle": "--", "zorder": 1}
+_ASIDE = 0.12  # of a pair, so that points of the same height are both seen
 _NUMBERS = 12  # of pairs beside their points: the others lie on each other
 
 
@@ -26,6 +30,8 @@ def rounding_figure(found: dict[str, Any], title: str, path: Path) -> None:
     path : Path
         Of the PNG.
     """
+    from matplotlib.ticker import MaxNLocator
+
     plt = pyplot()
     figure, grid = plt.subplots(3, 2, figsize=(11.5, 9.6))
     runs = {kind: [run for run in found["runs"] if run["kind"] == kind] for kind in (ALL, LAYER, PAIR, FROM_PAIR)}
@@ -33,10 +39,10 @@ def rounding_figure(found: dict[str, Any], title: str, path: Path) -> None:
     _drift(grid[0][0], drift, found["context"])
     _against_drift(grid[0][1], drift, [run["kl"] for run in runs[PAIR]])
     for axes, key in ((grid[1][0], "kl"), (grid[2][0], "change")):
-        _points(axes, runs[PAIR], key, "this pair alone", _ALONE, "o", "none")
-        _points(axes, runs[FROM_PAIR], key, "this pair and all slower ones", _ON, "s", "-")
+        _points(axes, runs[PAIR], key, "this pair alone", _ALONE, -_ASIDE)
+        _points(axes, runs[FROM_PAIR], key, "this pair and all slower ones", _ON, _ASIDE)
     for axes, key in ((grid[1][1], "kl"), (grid[2][1], "change")):
-        _points(axes, runs[LAYER], key, "all pairs of this layer alone", _LAYER, "D", "none")
+        _points(axes, runs[LAYER], key, "all pairs of this layer alone", _LAYER)
         axes.axhline(runs[ALL][0][key], color="0.1", linewidth=1, label="all pairs of all layers")
     for axes in grid[1]:
         axes.set_ylabel("KL divergence from own (nats)")
@@ -52,6 +58,8 @@ def rounding_figure(found: dict[str, Any], title: str, path: Path) -> None:
     for line in grid[1:]:
         line[0].set_xlabel("pair, from the fastest to the slowest")
         line[1].set_xlabel("layer")
+    for axes in (grid[0][0], *grid[1:].flat):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(title, fontsize=11)
     save(plt, figure, path)
 
@@ -62,18 +70,19 @@ def _powers(axes: Any, values: Sequence[float]) -> None:
         axes.set_yscale("log", nonpositive="clip")
 
 
-def _points(axes: Any, runs: Sequence[dict[str, Any]], key: str, label: str, colour: str, mark: str, line: str) -> None:
+def _points(
+    axes: Any, runs: Sequence[dict[str, Any]], key: str, label: str, style: dict[str, Any], aside: float = 0.0
+) -> None:
     """A point a run, with its standard error where there is one."""
     errors = [run[f"{key}_error"] or 0.0 for run in runs]
     axes.errorbar(
-        *([run["index"] for run in runs], [run[key] for run in runs], errors),
-        **{"color": colour, "marker": mark, "linestyle": line, "label": label},
-        **{"markersize": 4, "linewidth": 1.2, "capsize": 2, "elinewidth": 0.9},
+        *([run["index"] + aside for run in runs], [run[key] for run in runs], errors),
+        **{"label": label, "markersize": 3.5, "linewidth": 1.1, "capsize": 2, "elinewidth": 0.9, **style},
     )
 
 
 def _drift(axes: Any, drift: Sequence[float], context: int) -> None:
-    axes.plot(range(len(drift)), drift, color=_ALONE, marker="o", markersize=4, linestyle="none")
+    axes.plot(range(len(drift)), drift, markersize=4, **_ALONE)
     _powers(axes, drift)
     axes.set(xlabel="pair, from the fastest to the slowest", ylabel=f"drift after {context:,} tokens (turns)")
 
@@ -84,8 +93,9 @@ def _against_drift(axes: Any, drift: Sequence[float], kl: Sequence[float]) -> No
     axes.set(xlabel="drift (turns)", ylabel="KL, this pair alone (nats)")
     if not points:
         return
-    axes.plot(*zip(*points, strict=True), color=_ALONE, marker="o", markersize=4, linestyle="none")
+    axes.plot(*zip(*points, strict=True), markersize=4, **_ALONE)
     axes.set(xscale="log", yscale="log")
+    axes.margins(0.08)
     for pair, place in enumerate(zip(drift, kl, strict=True)):
         if min(place) > 0 and pair < _NUMBERS:
             axes.annotate(str(pair), place, (4, 3), textcoords="offset points", fontsize=7)

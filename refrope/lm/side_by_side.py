@@ -54,11 +54,11 @@ def divergences(own: npt.NDArray[Any], other: npt.NDArray[Any]) -> FloatArray:
             rows = slice(start, min(start + each, last))
             with np.errstate(invalid="ignore"):  # said below, once for all threads
                 shifted = [x[rows].astype(np.float64) - x[rows].max(axis=1, keepdims=True) for x in (own, other)]
-            weights = [np.exp(x) for x in shifted]
-            sums = [x.sum(axis=1) for x in weights]
-            apart = (weights[0] * np.subtract(*shifted)).sum(axis=1) / sums[0]
-            # The sum above is of log p - log q but for what normalises them. Rounding may leave it below 0.
-            result[rows] = np.maximum(apart + np.log(sums[1]) - np.log(sums[0]), 0)
+                weights = [np.exp(x) for x in shifted]
+                sums = [x.sum(axis=1) for x in weights]
+                # Of log p - log q but for what normalises them. Rounding may leave the whole below 0.
+                apart = (weights[0] * np.subtract(*shifted)).sum(axis=1) / sums[0]
+                result[rows] = np.maximum(apart + np.log(sums[1]) - np.log(sums[0]), 0)
         return 0
 
     run_ranges(work, len(own))
