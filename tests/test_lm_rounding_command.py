@@ -177,5 +177,5 @@ def test_help_tells_defaults_and_an_example(capsys):
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     assert "refrope lm rounding --model" in said
-    assert "default 0.01 nats" in said
+    assert "default 0.001 nats" in said
     assert "--factor" not in said
