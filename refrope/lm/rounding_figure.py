@@ -38,6 +38,8 @@ def rounding_figure(found: dict[str, Any], title: str, path: Path) -> None:
     tolerance, drift = found["free"]["tolerance"], [pair["drift"] for pair in found["pairs"]]
     _drift(grid[0][0], drift, found["context"])
     _against_drift(grid[0][1], drift, [run["kl"] for run in runs[PAIR]])
+    for axes in grid[2]:
+        axes.set_yscale("symlog", linthresh=tolerance)  # before there are points, which then decide where it ends
     for axes, key in ((grid[1][0], "kl"), (grid[2][0], "change")):
         _points(axes, runs[PAIR], key, "this pair alone", _ALONE, -_ASIDE)
         _points(axes, runs[FROM_PAIR], key, "this pair and all slower ones", _ON, _ASIDE)
@@ -51,7 +53,6 @@ def rounding_figure(found: dict[str, Any], title: str, path: Path) -> None:
         axes.legend(frameon=False, fontsize=8)
     for axes in grid[2]:
         axes.set_ylabel("change of loss (nats a token)")
-        axes.set_yscale("symlog", linthresh=tolerance)
         axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         for sign in (-1, 1):
             axes.axhline(sign * tolerance, **_QUIET)
