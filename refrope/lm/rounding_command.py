@@ -137,7 +137,7 @@ def pairs_table(found: dict[str, Any]) -> str:
             (
                 *(str(pair["pair"]), "-" if still else f"{pair['wavelength']:,.2f}"),
                 *("-" if still else f"{pair['rounded']:,.0f}", f"{100 * pair['relative_change']:+.4f}"),
-                *(f"{pair['drift']:.4f}", f"{alone['kl']:.1e}", change(alone)),
+                *(f"{pair['drift']:.1e}", f"{alone['kl']:.1e}", change(alone)),
                 *("yes" if pair["pair"] in found["free"]["pairs"] else "no", f"{on['kl']:.1e}", change(on)),
             )
         )
