@@ -1,11 +1,11 @@
-"""``refrope lm perplexity | generate | passkey | needle | kv | tasks | train | report | save``: real text."""
+"""``refrope lm perplexity | rounding | generate | passkey | needle | kv | tasks | train | report | save``: text."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from refrope.lm import generate_command, perplexity_command, retrieval_command, tasks_command
+from refrope.lm import generate_command, perplexity_command, retrieval_command, rounding_command, tasks_command
 from refrope.lm.training import command as training_command
 
 _EPILOG = """\
@@ -26,6 +26,7 @@ def add_command(commands: Any) -> None:
     )
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     perplexity_command.add_command(subcommands)
+    rounding_command.add_command(subcommands)
     generate_command.add_command(subcommands)
     retrieval_command.add_commands(subcommands)
     tasks_command.add_command(subcommands)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refrope.files import write_bytes
-from refrope.lm.swapping import OWN, OWN_RESONANCE
+from refrope.lm.swapping import OWN, OWN_RESONANCE, first_rounded
 from refrope.plots import pyplot
 
 # One colour a family, told apart by the colour-blind: plain encodings dashed, Resonance solid, as in other figures.
@@ -27,6 +27,8 @@ _LARGE = 6.0  # how many times the smallest perplexity the largest must be for a
 
 def label_of(name: str) -> str:
     """What an encoding is called in figures and tables."""
+    if name.startswith(f"{OWN_RESONANCE}:"):
+        return f"Resonance of own, pairs >= {first_rounded(name)}"
     return {OWN: "own", OWN_RESONANCE: "Resonance of own"}.get(name, name)
 
 
@@ -34,7 +36,7 @@ def _family(name: str) -> tuple[str, bool]:
     """What shares a colour, and whether it is Resonance."""
     if name in (OWN, OWN_RESONANCE):
         return "", name == OWN_RESONANCE
-    return name.removeprefix("resonance-"), name.startswith("resonance-")
+    return name.removeprefix("resonance-"), name.startswith(("resonance-", f"{OWN_RESONANCE}:"))
 
 
 def styles_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -96,7 +98,7 @@ def perplexity_figure(runs: Sequence[dict[str, Any]], context: int, title: str, 
     axes.set(xlim=(low, high), xlabel="context length (tokens)", ylabel="perplexity")
     axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(plt, figure, path)
+    save(plt, figure, path)
 
 
 def retrieval_figure(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
@@ -138,10 +140,10 @@ def retrieval_figure(rows: Sequence[dict[str, Any]], title: str, path: Path) -> 
         axes.set_xlabel("context length (tokens)" if lowest else "", fontsize=9)
         axes.set_ylabel("depth (%)" if number % columns == 0 else "", fontsize=9)
     figure.suptitle(textwrap.fill(title, int(_LETTERS * figure.get_figwidth())), fontsize=10)
-    _save(plt, figure, path)
+    save(plt, figure, path)
 
 
-def _save(plt: Any, figure: Any, path: Path) -> None:
+def save(plt: Any, figure: Any, path: Path) -> None:
     """Write it whole or not at all."""
     figure.tight_layout()
     data = io.BytesIO()

@@ -28,6 +28,7 @@ from refrope.lm.swapping import (
     OWN,
     OWN_RESONANCE,
     PIPELINES,
+    first_rounded,
     from_rope_parameters,
     split_names,
     swapped,
@@ -37,7 +38,8 @@ Encodings = dict[str, Callable[[int], RotaryEncoding]]  # by name, the one in fo
 DTYPES = {"float32": np.float32, "float64": np.float64}
 
 ABOUT_ENCODINGS = f"""\
-Encodings: {OWN} is the model's own (or what --rope says), {OWN_RESONANCE} its own with whole-number wavelengths.
+Encodings: {OWN} is the model's own (or what --rope says), {OWN_RESONANCE} its own with whole-number wavelengths,
+{OWN_RESONANCE}:from_pair=J with those of pair J and slower ones alone (refrope lm rounding tells which J is free).
 linear, ntk, dynamic-ntk, ntk-by-parts, yarn, llama3, longrope, rope, and resonance- before any of them, take its place
 with its head_dim and base. Options follow a name, as in yarn:factor=4,ramp=turns; a config.json counts as a name.
 Scaling starts from the model's own context; without --factor by as much as each length needs."""
@@ -46,8 +48,8 @@ Scaling starts from the model's own context; without --factor by as much as each
 # ---- arguments ----
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Arguments that say which model reads, and how."""
+def add_model(parser: argparse.ArgumentParser, *, scaling: bool = True) -> None:
+    """Arguments that say which model reads, and how; `scaling`: encodings may come by name."""
     add = parser.add_argument_group("model").add_argument
     add(
         "--model",
@@ -56,7 +58,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="a .gguf file, a Hugging Face directory, or pip:PACKAGE for the model in an installed package",
     )
     add("--rope", metavar="JSON", help="rope parameters in the place of the model's own, as in a config.json")
-    add("--factor", type=float, metavar="F", help="of encodings that scale (default: what each length needs)")
+    if scaling:
+        add("--factor", type=float, metavar="F", help="of encodings that scale (default: what each length needs)")
     add(
         "--pipeline",
         default=PIPELINES[0],
@@ -117,7 +120,7 @@ def check_before(options: argparse.Namespace) -> None:
     if options.factor is not None:
         check_number(who, "factor", options.factor, "a number >= 1", 1.0)
     for name in split_names(options.encodings):
-        if name not in (OWN, OWN_RESONANCE):
+        if name != OWN and first_rounded(name) is None:
             parse(who, name)
     for option in ("json", "plot"):
         if (path := getattr(options, option, None)) is not None:

@@ -2,7 +2,8 @@
 
 Names are those of `refrope.encodings.names` (``linear``, ``yarn:factor=4``, ``resonance-ntk``, ``config.json``), with
 the sizes and base of the model's own encoding, and three more: ``none`` is the encoding that the model has, which rope
-parameters may replace; ``rope`` its plain form; ``resonance`` its own with whole-number wavelengths.
+parameters may replace; ``rope`` its plain form; ``resonance`` its own with whole-number wavelengths, from pair J on
+alone in ``resonance:from_pair=J``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from refrope.encodings import Resonance, RoPE, RotaryEncoding, XPos
 from refrope.encodings.base import Tables
 from refrope.encodings.huggingface import from_huggingface, to_huggingface
 from refrope.encodings.names import encoding_from, parse
-from refrope.errors import check_integer, check_name, check_number
+from refrope.errors import check_integer, check_name, check_number, unknown_name
+from refrope.lm.rounded_pairs import RoundedPairs, innermost
 from refrope.lm.scoring import IntArray, RotationSource
 from refrope.nn.transformer import Transformer
 
@@ -50,6 +52,27 @@ def split_names(text: str) -> list[str]:
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{_WHO}: encodings are {text!r}, expected at least one, each once")
     return names
+
+
+def first_rounded(name: str) -> int | None:
+    """The fastest pair that ``resonance`` or ``resonance:from_pair=J`` rounds: 0 or J; None for any other name.
+
+    Raises
+    ------
+    ValueError
+        An option that ``resonance`` has not, or no whole number >= 0.
+    """
+    shown, colon, rest = name.partition(":")
+    if shown != OWN_RESONANCE:
+        return None
+    if not colon:
+        return 0
+    key, _, value = (part.strip() for part in rest.partition("="))
+    if key.replace("-", "_") != "from_pair":
+        raise unknown_name(_WHO, f"option of {OWN_RESONANCE}", key, ["from_pair"])
+    if not value.isdecimal():
+        raise ValueError(f"{_WHO}: from_pair of {OWN_RESONANCE} is {value!r}, expected a whole number >= 0")
+    return int(value)
 
 
 def swapped(
@@ -83,8 +106,10 @@ def swapped(
         check_number(_WHO, "factor", factor, "a number >= 1", 1.0)
     if name == OWN:
         return own.for_length(length)
-    if name == OWN_RESONANCE:
-        return Resonance(own).for_length(length)
+    if (first := first_rounded(name)) is not None:
+        if first >= own.pairs:
+            raise ValueError(f"{_WHO}: from_pair is {first}, expected one of the model's pairs, 0 to {own.pairs - 1}")
+        return (RoundedPairs(own, range(first, own.pairs)) if first else Resonance(own)).for_length(length)
     specification = parse(_WHO, name)
     made = encoding_from(
         _WHO,
@@ -97,15 +122,9 @@ def swapped(
     )
     if made.head_dim != own.head_dim:
         raise ValueError(f"{_WHO}: {name} has head_dim {made.head_dim}, expected the model's {own.head_dim}")
-    if isinstance(_innermost(made), XPos):
+    if isinstance(innermost(made), XPos):
         raise ValueError(f"{_WHO}: {name} turns queries and keys differently, expected an encoding with one rotation")
     return made if "length" in specification.options else made.for_length(length)
-
-
-def _innermost(encoding: RotaryEncoding) -> RotaryEncoding:
-    while isinstance(encoding, Resonance):
-        encoding = encoding.encoding
-    return encoding
 
 
 def from_rope_parameters(text: str, own: RotaryEncoding, context: int, config: Mapping[str, Any]) -> RotaryEncoding:
@@ -188,7 +207,7 @@ def rotation_source(encoding: RotaryEncoding, dtype: npt.DTypeLike, pipeline: st
     check_name(_WHO, "pipeline", pipeline, PIPELINES)
     if pipeline == "exact":
         return lambda positions: encoding.cos_sin(positions, dtype)
-    if type(_innermost(encoding))._tables is not RotaryEncoding._tables:
+    if type(innermost(encoding))._tables is not RotaryEncoding._tables:
         raise ValueError(f"{_WHO}: {encoding.name} mixes its tables, expected pipeline 'exact' for it")
     inv_freq = float32_inv_freq(encoding)
     return lambda positions: _float32_tables(inv_freq, positions, encoding.attention_factor, dtype)
@@ -200,6 +219,9 @@ def float32_inv_freq(encoding: RotaryEncoding) -> npt.NDArray[np.float32]:
     Plain RoPE's are a power of the base in float32, and a variant's are those over its stretch. Resonance's, whose
     rounding undoes the errors before it, and those without a stretch are the nearest float32.
     """
+    if isinstance(encoding, RoundedPairs):
+        own = float32_inv_freq(encoding.encoding)
+        return np.where(encoding.is_rounded, encoding.inv_freq.astype(np.float32), own)
     if isinstance(encoding, Resonance) or encoding.stretch is None or not np.isfinite(encoding.stretch).all():
         return encoding.inv_freq.astype(np.float32)
     exponents = np.arange(0, encoding.turned, 2).astype(np.float32) / np.float32(encoding.turned)
