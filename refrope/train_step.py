@@ -73,10 +73,7 @@ def train_step(
     weights = np.broadcast_to(loss_mask.astype(model.dtype), inputs.shape)
     total = float(weights.sum(dtype=np.float64))
     parts = sequence_parts(len(inputs), inputs.shape[1], part_tokens)
-    # The first gradient's memory takes the sum where there are too many to keep.
-    kept = len(parts)
-    if kept * model.flat_params.nbytes > GRADIENT_BYTES:
-        kept = min(kept, 1 + parts_at_once())
+    kept = gradients_kept(len(parts), model.flat_params.nbytes, parts_at_once())
     gradients = optimizer.gradients(kept)
 
     def work(memory: npt.NDArray[Any], replica: Transformer, number: int, rows: slice) -> float:
@@ -108,6 +105,11 @@ def train_step(
         raise FloatingPointError(f"train: the loss is {loss} at step {optimizer.step}; try a smaller learning rate")
     optimizer.update(model.ops, model.flat_params, gradients[: 1 if kept < len(parts) else kept], learning_rate, beta1)
     return loss
+
+
+def gradients_kept(parts: int, nbytes: int, threads: int) -> int:
+    """How many gradients of `nbytes` a step holds; the first one's memory takes the sum where it is not one a part."""
+    return parts if parts * nbytes <= GRADIENT_BYTES else min(parts, 1 + threads)
 
 
 def _of_sequences(tables: Rotation, rows: slice) -> Rotation:

@@ -1,4 +1,4 @@
-"""``refrope lm perplexity | generate | passkey | needle | kv | tasks | train | report | save``: real text."""
+"""``refrope lm perplexity | generate | passkey | needle | kv | tasks | train | finetune | report | save``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from refrope.lm import generate_command, perplexity_command, retrieval_command, tasks_command
+from refrope.lm.finetuning import command as finetuning_command
 from refrope.lm.training import command as training_command
 
 _EPILOG = """\
@@ -30,3 +31,4 @@ def add_command(commands: Any) -> None:
     retrieval_command.add_commands(subcommands)
     tasks_command.add_command(subcommands)
     training_command.add_commands(subcommands)
+    finetuning_command.add_command(subcommands)
