@@ -5,6 +5,8 @@ from __future__ import annotations
 from lm_files import random_model, write_directory
 from lm_texts import write_texts
 
+from refrope.lm.finetuning.settings import FinetuneSettings
+
 CONTEXT = 64
 # Two trainings of four steps, and three encodings tested before them.
 OPTIONS = (
@@ -26,3 +28,12 @@ def arguments(sources, out, *more):
     model, texts = sources / "model", sources / "texts"
     said = ["lm", "finetune", "--model", str(model), "--texts", str(texts), "--out", str(out)]
     return [*said, *OPTIONS.split(), *more]
+
+
+def settings_for(sources, **changed):
+    """The settings that `OPTIONS` say."""
+    usual = {
+        **{"steps": 4, "length": 32, "batch_size": 3, "learning_rate": 1e-3, "seeds": (3,), "windows": 4},
+        **{"test_lengths": (40, 64, 96), "positions": "pose", "backend": "numpy"},
+    }
+    return FinetuneSettings(str(sources / "model"), texts=(str(sources / "texts"),), **usual | changed)

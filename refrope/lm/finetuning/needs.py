@@ -93,8 +93,8 @@ def processes_for(needs: Needs, runs: int, cores: int, asked: int | None) -> int
     if free is None:
         return most
     fitting = free // needs.memory
-    if asked is None and fitting >= 1:
-        return int(min(most, fitting))
+    if asked is None:
+        most = max(1, min(most, fitting))
     if most > fitting:
         together = f"{most} runs at a time take" if most > 1 else "a run takes"
         came = f"{together} {most * needs.memory / GIB:.1f} GiB of memory"
