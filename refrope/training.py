@@ -23,7 +23,7 @@ from refrope.nn.dropout import site_seed
 from refrope.nn.optim import AdamW, OneCycle, WarmUp
 from refrope.nn.transformer import Transformer
 from refrope.randomness import bit_source
-from refrope.train_step import Batch, train_step, trained_spans
+from refrope.train_step import Batch, frozen_names, train_step, trained_spans
 
 STEADY_BETA2 = 0.95  # see `refrope.nn.optim.WarmUp`
 
@@ -169,6 +169,7 @@ class ResumableTraining(Generic[AnyCourse]):
     def __init__(self, model: Transformer, course: AnyCourse, plan: Plan, *, seed: int) -> None:
         self.model, self.history, self.plan, self.seed = model, course, plan, seed
         self._schedule, self._optimizer = plan.schedule(), plan.optimizer(model)
+        self._frozen = frozen_names(model.config.shapes(), plan.frozen)
         self.order = bit_source(seed, "order of training sequences")
         self.draws = bit_source(seed, "positions of training tokens")
         self._epoch_began: Any = self.order.state  # before the order of the epoch in work was drawn
@@ -287,6 +288,7 @@ class ResumableTraining(Generic[AnyCourse]):
             positions=batch.positions,
             dropout_seed=site_seed(self.seed, self.step),
             part_tokens=self.plan.part_tokens,
+            frozen=self._frozen,
         )
         self._seconds.append(time.perf_counter() - began)
         self._losses.append(loss)

@@ -8,14 +8,14 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 import pytest
-from conftest import same_bits
+from conftest import BACKENDS, same_bits
 from lm_files import random_model
 from lm_finetuning import CONTEXT, settings_for, write_sources
 
 from refrope import Resonance, RoPE, YaRN
 from refrope.lm.finetuning.needs import trained_weights
 from refrope.lm.finetuning.runs import runs_of
-from refrope.lm.finetuning.settings import FinetuneSettings
+from refrope.lm.finetuning.settings import FROZEN, FinetuneSettings
 from refrope.lm.finetuning.sources import encode, save_sources, saved_tokens, sources_of
 from refrope.lm.loading import read_checkpoint
 from refrope.lm.scoring import token_log_likelihoods
@@ -25,6 +25,7 @@ from refrope.lm.training.windows import WindowTraining, held_out_windows
 from refrope.nn.optim import WarmUp
 from refrope.randomness import bit_source
 from refrope.train_positions import PoSE
+from refrope.train_step import frozen_names
 from refrope.training import STEADY_BETA2, Plan
 
 CONFIG = random_model().config
@@ -198,6 +199,26 @@ def test_frozen_weights_keep_their_bits_and_all_others_move(begun, directory):
     for name, weight in prepared.model.params.items():
         assert same_bits(weight, before[name]) == any(fnmatchcase(name, pattern) for pattern in frozen), name
     assert len(training.state().moment1) == trained_weights(settings, CONFIG) < CONFIG.size() / 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_gradients_that_nobody_asks_for_are_not_written_and_change_no_other(backend, tied):
+    model = random_model(tied=tied, backend=backend)
+    tokens = np.arange(2 * 7).reshape(2, 7) * 17 % model.config.vocabulary
+    tables = RoPE(10).cos_sin(np.arange(7), np.float32)
+    upstream = np.sin(np.arange(2.0 * 7 * model.config.vocabulary)).astype(np.float32).reshape(2, 7, -1)
+
+    def gradients(skip):
+        model.forward(tokens, tables, keep=True)
+        return model.backward(upstream.copy(), out=np.full_like(model.flat_params, np.nan), skip=skip)
+
+    everything = gradients(())
+    assert not any(np.isnan(gradient).any() for gradient in everything.values())
+    for skip in (FROZEN["attention"], ("embedding",), ("layers.1.attention.qkv", "layers.0.attention.out")):
+        names = frozen_names(model.config.shapes(), [name for name in skip if name != "head" or not tied])
+        for name, gradient in gradients(names).items():
+            assert np.isnan(gradient).all() if name in names else same_bits(gradient, everything[name]), name
 
 
 def test_rows_before_training_are_scores_by_hand(begun, directory):
