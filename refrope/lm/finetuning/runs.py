@@ -58,8 +58,8 @@ class Test:
 
     def about(self) -> dict[str, Any]:
         """The settings in its row."""
-        s = self.run.settings
-        return s.tested() if self.run.seed is None else s.flat(self.run.sources.config)
+        s, sources = self.run.settings, self.run.sources
+        return {"model": sources.name} | (s.tested() if self.run.seed is None else s.flat(sources.config))
 
     def key(self) -> str:
         """The same text for the same test, another one for any other."""

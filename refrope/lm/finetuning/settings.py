@@ -171,14 +171,14 @@ class FinetuneSettings:
 
     def tested(self) -> dict[str, Any]:
         """Settings that the rows of a model depend on that was not trained."""
-        names = ("model", "factor", "windows", "corpora", "texts", "pre", "backend")
+        names = ("factor", "windows", "corpora", "texts", "pre", "backend")
         return {name: _plain(getattr(self, name)) for name in names} | {"scored": self.scored, "longest": self.longest}
 
     def flat(self, config: TransformerConfig) -> dict[str, Any]:
-        """Every setting that is one for all rows of trained models, by name."""
+        """Every setting that is one for all rows of trained models, by name; the model is told by its own."""
         values = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
         values["warm_up"] = self.plan(config).constant_after
-        left_out = ("encodings", "seeds", "test_lengths")
+        left_out = ("model", "encodings", "seeds", "test_lengths")
         return {name: value for name, value in (values | self.tested()).items() if name not in left_out}
 
 
