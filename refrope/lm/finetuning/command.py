@@ -22,8 +22,7 @@ from refrope.lm.finetuning.settings import (
 )
 from refrope.lm.finetuning.sources import Sources, check_same_model, save_sources, sources_of
 from refrope.lm.finetuning.tables import groups_of, perplexity_table
-from refrope.lm.options import ABOUT_ENCODINGS
-from refrope.lm.swapping import split_names
+from refrope.lm.swapping import OWN, OWN_RESONANCE, split_names
 from refrope.lm.training.texts import CORPORA
 from refrope.nn.backends import BACKENDS
 from refrope.report import format_table
@@ -32,8 +31,11 @@ from refrope.sweep.conducting import Rows, add_options, conduct
 
 CHECKPOINT_EVERY = 600.0  # seconds: a checkpoint of a large model takes some to write
 _ABOUT = f"""\
-{ABOUT_ENCODINGS}
-Here --factor is one for training and all tests, 2 unless said otherwise.
+encodings:
+  linear, ntk, dynamic-ntk, ntk-by-parts, yarn, llama3, longrope, rope, and resonance- before any of them, take the place
+  of the model's own with its head_dim and base; {OWN} is its own, {OWN_RESONANCE} its own with whole-number wavelengths. Options
+  follow a name, as in yarn:factor=4,ramp=turns. Scaling starts from the model's own context, with one --factor for
+  training and all tests. The model's own encoding is tested before training, too.
 
 training:
   AdamW with beta_1 0.9, beta_2 0.95 and no weight decay; the rate rises over --warm-up steps and then stays: Chen et
@@ -71,7 +73,12 @@ def add_command(subcommands: Any) -> None:
     add("--batch-size", type=int, default=2, metavar="N", help="windows a step (default 2)")
     add("--learning-rate", type=float, default=2e-5, metavar="X", help="after the warm-up (default 2e-5)")
     add("--warm-up", type=int, metavar="N", help="steps of it (default one in 20 of all, 20 at most)")
-    add("--trained", default="all", metavar="W", help=f"{' or '.join(FROZEN)} and norms alone (default all)")
+    add(
+        "--trained",
+        default="all",
+        metavar="W",
+        help=f"{' or '.join(FROZEN)}: with norms, and nothing else (default all)",
+    )
     add("--positions", default=POSITIONS[0], metavar="P", help=f"{' or '.join(POSITIONS)} (default {POSITIONS[0]})")
     add("--seeds", default="1", metavar="1,2", help="of the places of windows (default 1)")
     add("--test-lengths", default=lengths, metavar="A,B", help=f"in tokens (default {lengths})")
