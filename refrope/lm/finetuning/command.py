@@ -32,10 +32,10 @@ from refrope.sweep.conducting import Rows, add_options, conduct
 CHECKPOINT_EVERY = 600.0  # seconds: a checkpoint of a large model takes some to write
 _ABOUT = f"""\
 encodings:
-  linear, ntk, dynamic-ntk, ntk-by-parts, yarn, llama3, longrope, rope, and resonance- before any of them, take the place
-  of the model's own with its head_dim and base; {OWN} is its own, {OWN_RESONANCE} its own with whole-number wavelengths. Options
-  follow a name, as in yarn:factor=4,ramp=turns. Scaling starts from the model's own context, with one --factor for
-  training and all tests. The model's own encoding is tested before training, too.
+  linear, ntk, dynamic-ntk, ntk-by-parts, yarn, llama3, longrope, rope, and resonance- before any of them, take the
+  place of the model's own with its head_dim and base; {OWN} is its own, {OWN_RESONANCE} its own with whole-number
+  wavelengths. Options follow a name, as in yarn:factor=4,ramp=turns. Scaling starts from the model's own context, with
+  one --factor for training and all tests. The model's own encoding is tested before training, too.
 
 training:
   AdamW with beta_1 0.9, beta_2 0.95 and no weight decay; the rate rises over --warm-up steps and then stays: Chen et
