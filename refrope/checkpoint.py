@@ -77,7 +77,11 @@ def unpack_from(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]
     ValueError
         No such file, or one that `pack_into` has not written.
     """
-    return _read(path)
+    try:
+        with path.open("rb") as file:  # which np.load leaves open where it is damaged
+            return _read(file)
+    except OSError as error:
+        raise ValueError(f"no checkpoint: {error}") from None
 
 
 def _read(file: BinaryIO | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
