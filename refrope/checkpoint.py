@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from refrope.files import file_digest, write_named_by_digest
+from refrope.files import file_digest, write_named_by_digest, write_streamed
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 KEPT = 2
@@ -56,6 +56,32 @@ def unpack(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         The bytes are none that `pack` made.
     """
     return _read(io.BytesIO(data))
+
+
+def pack_into(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
+    """Write a file of the bytes that `pack` gives, whole or not at all, without holding them in memory.
+
+    Raises
+    ------
+    OSError
+        The disk is full: what was there is still there.
+    """
+    write_streamed(path, lambda file: _write(file, arrays, about))
+
+
+def unpack_from(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """What was given to `pack_into`.
+
+    Raises
+    ------
+    ValueError
+        No such file, or one that `pack_into` has not written.
+    """
+    try:
+        with path.open("rb") as file:  # which np.load leaves open where it is damaged
+            return _read(file)
+    except OSError as error:
+        raise ValueError(f"no checkpoint: {error}") from None
 
 
 def _read(file: BinaryIO | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:

@@ -32,6 +32,17 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     _write(path, lambda file: file.write(data), lambda _: path, durable)
 
 
+def write_streamed(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """`write_bytes` of what `write` writes to a file, without holding it in memory.
+
+    Raises
+    ------
+    OSError
+        As `write_bytes`.
+    """
+    _write(path, write, lambda _: path, True)
+
+
 def write_named_by_digest(directory: Path, write: Callable[[BinaryIO], object], name: Callable[[str], str]) -> Path:
     """Write a file that is named after its contents, so that both appear together, without holding them in memory.
 

@@ -8,7 +8,7 @@ Which weights train, patterns of names say.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
@@ -60,10 +60,12 @@ def train_step(
     positions: npt.NDArray[Any] | None = None,
     dropout_seed: int | None = None,
     part_tokens: int | None = None,
+    frozen: Collection[str] = frozenset(),
 ) -> float:
     """Forward, backward, AdamW: one step on a batch (B, T); its loss, the mean over the tokens that `loss_mask` marks.
 
-    `part_tokens` is that of `refrope.evaluate.sequence_parts`: smaller parts take less memory.
+    `part_tokens` is that of `refrope.evaluate.sequence_parts`: smaller parts take less memory. `frozen` are the names
+    of weights that `optimizer` leaves as they are, whose gradients take no time.
 
     Raises
     ------
@@ -73,10 +75,7 @@ def train_step(
     weights = np.broadcast_to(loss_mask.astype(model.dtype), inputs.shape)
     total = float(weights.sum(dtype=np.float64))
     parts = sequence_parts(len(inputs), inputs.shape[1], part_tokens)
-    # The first gradient's memory takes the sum where there are too many to keep.
-    kept = len(parts)
-    if kept * model.flat_params.nbytes > GRADIENT_BYTES:
-        kept = min(kept, 1 + parts_at_once())
+    kept = gradients_kept(len(parts), model.flat_params.nbytes, parts_at_once())
     gradients = optimizer.gradients(kept)
 
     def work(memory: npt.NDArray[Any], replica: Transformer, number: int, rows: slice) -> float:
@@ -91,7 +90,7 @@ def train_step(
             loss, probabilities = ops.cross_entropy_forward(logits, answers, counted, total=total, out=logits)
             if math.isfinite(loss):
                 dlogits = ops.cross_entropy_backward(probabilities, answers, counted, total=total)
-                replica.backward(dlogits, out=memory[number])
+                replica.backward(dlogits, out=memory[number], skip=frozen)
         return loss
 
     losses: list[float] = []
@@ -108,6 +107,11 @@ def train_step(
         raise FloatingPointError(f"train: the loss is {loss} at step {optimizer.step}; try a smaller learning rate")
     optimizer.update(model.ops, model.flat_params, gradients[: 1 if kept < len(parts) else kept], learning_rate, beta1)
     return loss
+
+
+def gradients_kept(parts: int, nbytes: int, threads: int) -> int:
+    """How many gradients of `nbytes` a step holds; the first one's memory takes the sum where it is not one a part."""
+    return parts if parts * nbytes <= GRADIENT_BYTES else min(parts, 1 + threads)
 
 
 def _of_sequences(tables: Rotation, rows: slice) -> Rotation:
@@ -127,14 +131,12 @@ def trained_spans(shapes: Mapping[str, tuple[int, ...]], frozen: Sequence[str]) 
     ValueError
         A pattern that fits no weight, or patterns that fit all.
     """
-    for pattern in frozen:
-        if not any(fnmatchcase(name, pattern) for name in shapes):
-            raise ValueError(f"train: frozen is {pattern!r}, expected a pattern of weights of the model")
+    names = frozen_names(shapes, frozen)
     spans: list[slice] = []
     end = 0
     for name, shape in shapes.items():
         start, end = end, end + math.prod(shape)
-        if any(fnmatchcase(name, pattern) for pattern in frozen):
+        if name in names:
             continue
         if spans and spans[-1].stop == start:
             start = spans.pop().start
@@ -142,3 +144,17 @@ def trained_spans(shapes: Mapping[str, tuple[int, ...]], frozen: Sequence[str]) 
     if not spans:
         raise ValueError(f"train: frozen is {', '.join(frozen)}, expected patterns that leave weights to train")
     return tuple(spans)
+
+
+def frozen_names(shapes: Collection[str], frozen: Sequence[str]) -> frozenset[str]:
+    """The names of weights that fit one of the patterns.
+
+    Raises
+    ------
+    ValueError
+        A pattern that fits no weight.
+    """
+    for pattern in frozen:
+        if not any(fnmatchcase(name, pattern) for name in shapes):
+            raise ValueError(f"train: frozen is {pattern!r}, expected a pattern of weights of the model")
+    return frozenset(name for name in shapes if any(fnmatchcase(name, pattern) for pattern in frozen))

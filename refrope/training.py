@@ -20,10 +20,12 @@ import numpy.typing as npt
 
 from refrope.errors import check_integer, check_name, check_number
 from refrope.nn.dropout import site_seed
-from refrope.nn.optim import AdamW, OneCycle
+from refrope.nn.optim import AdamW, OneCycle, WarmUp
 from refrope.nn.transformer import Transformer
 from refrope.randomness import bit_source
-from refrope.train_step import Batch, train_step, trained_spans
+from refrope.train_step import Batch, frozen_names, train_step, trained_spans
+
+STEADY_BETA2 = 0.95  # see `refrope.nn.optim.WarmUp`
 
 SELECTIONS = ("none", "validation")
 
@@ -86,9 +88,9 @@ class Plan:
     ----------
     epochs, steps_per_epoch : int
     learning_rate : float
-        The peak of the one-cycle schedule.
+        The peak of the schedule.
     warmup : float
-        Share of the steps up to the peak.
+        Share of the steps up to the peak of the one-cycle schedule.
     weight_decay : float
     frozen : tuple of str
         Patterns of names of weights, such as "layers.*.feed_forward.*", that keep every bit that they begin with: no
@@ -98,6 +100,9 @@ class Plan:
     select : {"none", "validation"}
         The weights that a training ends with: those of its last step, or of the epoch that validation says is best (the
         first of equal ones).
+    constant_after : int, optional
+        Instead of one cycle, the rate stays at its peak after so many steps of warm-up (`refrope.nn.optim.WarmUp`), and
+        beta_2 is `STEADY_BETA2`.
     """
 
     epochs: int
@@ -108,6 +113,7 @@ class Plan:
     frozen: tuple[str, ...] = ()
     part_tokens: int | None = None
     select: str = "none"
+    constant_after: int | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -118,11 +124,33 @@ class Plan:
         if self.part_tokens is not None:
             check_integer("Plan", "part_tokens", self.part_tokens, 1)
         check_name("Plan", "select", self.select, SELECTIONS)
+        if self.constant_after is not None:
+            check_integer("Plan", "constant_after", self.constant_after, 0)
 
     @property
     def steps(self) -> int:
         """In all."""
         return self.epochs * self.steps_per_epoch
+
+    def schedule(self) -> OneCycle | WarmUp:
+        """Learning rate and beta_1 of every step."""
+        if self.constant_after is None:
+            return OneCycle(self.learning_rate, self.steps, self.warmup)
+        return WarmUp(self.learning_rate, self.constant_after)
+
+    def optimizer(self, model: Transformer) -> AdamW:
+        """AdamW for the weights of a model that train, before its first step.
+
+        Raises
+        ------
+        ValueError
+            Patterns of frozen weights that do not fit the model.
+        """
+        spans = trained_spans(model.config.shapes(), self.frozen)
+        optimizer = AdamW(model.flat_params.size, model.dtype, self.weight_decay, spans=spans)
+        if self.constant_after is not None:
+            optimizer.beta2 = STEADY_BETA2
+        return optimizer
 
 
 class ResumableTraining(Generic[AnyCourse]):
@@ -150,9 +178,8 @@ class ResumableTraining(Generic[AnyCourse]):
 
     def __init__(self, model: Transformer, course: AnyCourse, plan: Plan, *, seed: int) -> None:
         self.model, self.history, self.plan, self.seed = model, course, plan, seed
-        self._schedule = OneCycle(plan.learning_rate, plan.steps, plan.warmup)
-        spans = trained_spans(model.config.shapes(), plan.frozen)
-        self._optimizer = AdamW(model.flat_params.size, model.dtype, plan.weight_decay, spans=spans)
+        self._schedule, self._optimizer = plan.schedule(), plan.optimizer(model)
+        self._frozen = frozen_names(model.config.shapes(), plan.frozen)
         self.order = bit_source(seed, "order of training sequences")
         self.draws = bit_source(seed, "positions of training tokens")
         self._epoch_began: Any = self.order.state  # before the order of the epoch in work was drawn
@@ -280,6 +307,7 @@ class ResumableTraining(Generic[AnyCourse]):
             positions=batch.positions,
             dropout_seed=site_seed(self.seed, self.step),
             part_tokens=self.plan.part_tokens,
+            frozen=self._frozen,
         )
         self._seconds.append(time.perf_counter() - began)
         self._losses.append(loss)

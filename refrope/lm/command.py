@@ -1,4 +1,4 @@
-"""``refrope lm perplexity | rounding | generate | passkey | needle | kv | tasks | train | report | save``: text."""
+"""``refrope lm``: real text and real checkpoints, a module a command."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from refrope.lm import generate_command, perplexity_command, retrieval_command, rounding_command, tasks_command
+from refrope.lm.finetuning import command as finetuning_command
 from refrope.lm.training import command as training_command
 
 _EPILOG = """\
@@ -31,3 +32,4 @@ def add_command(commands: Any) -> None:
     retrieval_command.add_commands(subcommands)
     tasks_command.add_command(subcommands)
     training_command.add_commands(subcommands)
+    finetuning_command.add_command(subcommands)

@@ -63,16 +63,11 @@ def load(
     >>> tables = lm.encoding.cos_sin(np.arange(tokens.shape[1]))                        # doctest: +SKIP
     >>> logits = lm.model.forward(tokens, tables)                                       # doctest: +SKIP
     """
-    if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"{WHO}: source is {source!r}, expected a path or {PREFIX}PACKAGE")
     if dtype not in (np.float32, np.float64, "float32", "float64"):  # NumPy's dtypes equal these
         raise ValueError(f"{WHO}: dtype is {dtype!r}, expected float32 or float64")
-    text = os.fsdecode(source)
-    path = installed_model(text) if text.startswith(PREFIX) else Path(text)
-    if not (path.is_file() or path.is_dir()):
-        raise ValueError(f"{WHO}: source is {text!r}, expected a file or directory that is there, or {PREFIX}PACKAGE")
+    checkpoint = read_checkpoint(source, pre=pre)
+    path = checkpoint.path
     try:
-        checkpoint = _read(path, pre)
         model = _model(checkpoint, backend, dtype)
         copy_tensors(checkpoint.config, checkpoint.naming, checkpoint.tensors, model.params)
     except ValueError as error:
@@ -90,6 +85,31 @@ def load(
         bos=c.bos,
         eos=c.eos,
     )
+
+
+def read_checkpoint(source: str | os.PathLike[str], *, pre: str | None = None) -> Checkpoint:
+    """All that `load` finds but the weights, of which it is told where they lie.
+
+    Parameters
+    ----------
+    source, pre : as in `load`
+
+    Raises
+    ------
+    ValueError, OSError
+        As `load`.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(f"{WHO}: source is {source!r}, expected a path or {PREFIX}PACKAGE")
+    text = os.fsdecode(source)
+    path = installed_model(text) if text.startswith(PREFIX) else Path(text)
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{WHO}: source is {text!r}, expected a file or directory that is there, or {PREFIX}PACKAGE")
+    try:
+        return _read(path, pre)
+    except ValueError as error:
+        # Checks that serve other callers too do not know the file.
+        raise error if str(path) in str(error) else failure(path, str(error)) from error
 
 
 def _read(path: Path, pre: str | None) -> Checkpoint:

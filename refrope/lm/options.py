@@ -23,6 +23,7 @@ from refrope.encodings.huggingface import HuggingFaceWarning
 from refrope.encodings.names import parse
 from refrope.environment import environment
 from refrope.errors import check_integer, check_name, check_number, comma_list
+from refrope.lm.checkpoint import Checkpoint
 from refrope.lm.model import LanguageModel
 from refrope.lm.swapping import (
     OWN,
@@ -176,7 +177,7 @@ def _at_length(name: str, own: RotaryEncoding, context: int, factor: float | Non
     return swapped(name, own, context, length, factor=factor)
 
 
-def first_tokens(model: LanguageModel) -> tuple[int, ...]:
+def first_tokens(model: LanguageModel | Checkpoint) -> tuple[int, ...]:
     """What every text of this model begins with, beside its own tokens."""
     around = model.tokenizer.encode("").tolist()
     return tuple(token for token in around if token == model.bos or token not in model.eos)

@@ -40,7 +40,7 @@ class FeedForward(Sublayers):
         x, n, inv_rms, h, a = self._saved[p]
         dbranch = self._dropout_copy(dy, f"{p}.out")
         da = self._scratch(len(x))[: a.size].reshape(a.shape)
-        ops.linear_backward(dbranch, a, self.params[f"{p}.out"], dweight=self.grads[f"{p}.out"], out=da)
+        self._linear_backward(dbranch, a, f"{p}.out", da)
         self._dropout(da, f"{p}.in")
         if self.config.feed_forward == "swiglu":
             # h is read for the last time here: its memory takes dh.
@@ -49,7 +49,7 @@ class FeedForward(Sublayers):
         else:  # dropout keeps the sign of h: where it is positive, ReLU's input was
             dh = ops.relu_backward(da, h, out=da)
         # n is read for the last time here: its memory takes dn.
-        dn, _ = ops.linear_backward(dh, n, self.params[f"{p}.in"], dweight=self.grads[f"{p}.in"], out=n)
+        dn = self._linear_backward(dh, n, f"{p}.in", n)
         # The residual path carries dy round the sublayer.
         dx, _ = ops.rmsnorm_backward(
             dn, x, self.params[f"{p}.gain"], inv_rms, residual=dy, dgain=self.grads[f"{p}.gain"], out=dy

@@ -1,4 +1,4 @@
-"""AdamW and the one-cycle schedule, in the forms that PyTorch made customary."""
+"""AdamW, the one-cycle schedule in the form that PyTorch made customary, and a rate that stays after a warm-up."""
 
 from __future__ import annotations
 
@@ -58,6 +58,42 @@ class OneCycle:
             return _cosine(start, self.peak, share), _cosine(0.95, 0.85, share)
         share = (step - top) / (last - top)  # last > top, however near 1 the warm-up is
         return _cosine(self.peak, end, share), _cosine(0.85, 0.95, share)
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """A learning rate that rises in a line over the first steps and then stays; beta_1 is always the same.
+
+    Parameters
+    ----------
+    peak : float > 0
+        The learning rate after the warm-up.
+    steps : int
+        Of the warm-up; step 0 has the rate peak / steps, step `steps` - 1 and all after it have the peak.
+    beta1 : float
+
+    Notes
+    -----
+    For a model that is trained already and goes on with another encoding: Chen et al. and Peng et al. use a peak of
+    2e-5, 20 steps of warm-up, beta_1 0.9, beta_2 0.95 and no weight decay.
+
+    References
+    ----------
+    Chen et al. 2023, arXiv:2306.15595, Section 3.1; Peng et al. 2023, arXiv:2309.00071, Section 4.1.
+    """
+
+    peak: float
+    steps: int
+    beta1: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_number("WarmUp", "peak", self.peak, "a finite number > 0", 0.0, above=True)
+        check_integer("WarmUp", "steps", self.steps, 0)
+
+    def at(self, step: int) -> tuple[float, float]:
+        """(learning rate, beta_1) of step 0, 1, ..."""
+        return self.peak * min(1.0, (step + 1) / max(self.steps, 1)), self.beta1
 
 
 def _cosine(start: float, end: float, share: float) -> float:

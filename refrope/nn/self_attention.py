@@ -46,7 +46,7 @@ class SelfAttention(Sublayers):
         inner = c.heads * c.head_dim
         scratch = self._scratch(len(x))
         do_rows, dqkv = scratch[: o_rows.size].reshape(-1, inner), scratch[o_rows.size :][: qkv.size].reshape(qkv.shape)
-        ops.linear_backward(dbranch, o_rows, self.params[f"{p}.out"], dweight=self.grads[f"{p}.out"], out=do_rows)
+        self._linear_backward(dbranch, o_rows, f"{p}.out", do_rows)
         do = do_rows.reshape(batch, -1, c.heads, c.head_dim).transpose(0, 2, 1, 3)
         attending = self._attending(i)
         attending.backward(
@@ -56,7 +56,7 @@ class SelfAttention(Sublayers):
         )
         attending.turn(self._queries_and_keys(dqkv, batch), transpose=True)
         # n is read for the last time here: its memory takes dn.
-        dn, _ = ops.linear_backward(dqkv, n, self.params[f"{p}.qkv"], dweight=self.grads[f"{p}.qkv"], out=n)
+        dn = self._linear_backward(dqkv, n, f"{p}.qkv", n)
         # The residual path carries dy round the sublayer.
         dx, _ = ops.rmsnorm_backward(
             dn, x, self.params[f"{p}.gain"], inv_rms, residual=dy, dgain=self.grads[f"{p}.gain"], out=dy

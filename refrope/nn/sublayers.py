@@ -34,6 +34,7 @@ class Sublayers:
         self.buffers = Buffers(self.dtype)
         self.grads: dict[str, Array] = {}
         self._saved: dict[str, Any] = {}
+        self._skipped: frozenset[str] = frozenset()  # weights whose gradients nobody asks for
         self._sites = ["embedding", "final"]  # where dropout acts, in a fixed order: the place in it seeds the mask
         for i in range(config.layers):
             self._sites += [
@@ -56,6 +57,15 @@ class Sublayers:
         masked: Array = self._saved["x"]  # what went into the final norm, whose gradient is done
         self._dropout(dy, site, out=masked)
         return masked
+
+    def _linear_backward(self, dy: Array, x: Array, name: str, out: Array) -> Array:
+        """The gradient of what the product with a weight has read, into `out`; that of the weight, unless skipped."""
+        weight = self.params[name]
+        if name in self._skipped:
+            dx: Array = self.ops.matmul(dy, weight.T, out=out)
+        else:
+            dx, _ = self.ops.linear_backward(dy, x, weight, dweight=self.grads[name], out=out)
+        return dx
 
     def _scratch(self, rows: int) -> Array:
         """Memory for the widest gradients inside a sublayer, none of which outlives it."""

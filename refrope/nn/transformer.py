@@ -9,6 +9,7 @@ arrays, so that an optimizer step is one call; `params` and `grads` are named vi
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -170,13 +171,15 @@ class Transformer(SelfAttention, FeedForward):
         x = x.reshape(batch, length, c.d_model)[:, length - shown :].reshape(batch * shown, c.d_model)
         y, inv_rms = ops.rmsnorm_forward(x, self.params["final.gain"], eps=c.eps, out=buf("final.y", *x.shape))
         self._dropout(y, "final")
-        logits = ops.matmul(y, self._head(self.params).T, out=buf("logits", len(y), c.vocabulary))
+        logits = ops.matmul(y, self.params[self._head].T, out=buf("logits", len(y), c.vocabulary))
         if c.logit_scale != 1:
             logits *= self.dtype.type(c.logit_scale)
         self._saved |= {"x": x, "y": y, "inv_rms": inv_rms, "keep": keep}
         return logits.reshape(batch, shown, c.vocabulary)
 
-    def backward(self, dlogits: Array, *, out: Array | None = None) -> dict[str, Array]:
+    def backward(
+        self, dlogits: Array, *, out: Array | None = None, skip: Collection[str] = frozenset()
+    ) -> dict[str, Array]:
         """Gradients of all weights for the last `forward`, once, if that had ``keep=True``.
 
         Parameters
@@ -184,6 +187,9 @@ class Transformer(SelfAttention, FeedForward):
         dlogits : (B, T, vocabulary)
         out : (number of weights,) of the model's dtype, optional
             Where to write them; a new array if None.
+        skip : names of weights
+            Whose gradients are not needed: of matrices and embeddings they are not worked out, which takes most of
+            their time, and are not written.
 
         Returns
         -------
@@ -194,6 +200,7 @@ class Transformer(SelfAttention, FeedForward):
             raise ValueError(
                 "Transformer.backward: nothing to go back through, expected forward(..., keep=True) before"
             )
+        self._skipped = frozenset(skip)
         self.grads = c.views(np.empty_like(self.flat_params) if out is None else out)
         rows = len(saved["tokens"])
         for i in range(c.layers):
@@ -202,12 +209,14 @@ class Transformer(SelfAttention, FeedForward):
         scaled = dlogits.reshape(rows, c.vocabulary).astype(self.dtype, copy=False)
         if c.logit_scale != 1:
             scaled = np.multiply(scaled, self.dtype.type(c.logit_scale), out=buf("dlogits", rows, c.vocabulary))
-        if not c.tied:
+        embeds = "embedding" not in self._skipped
+        if embeds and not c.tied:
             self.grads["embedding"][...] = 0  # its tokens add to it below
         # logits = scale y head^T
-        ops.matmul(scaled.T, saved["y"], out=self._head(self.grads))
+        if self._head not in self._skipped:
+            ops.matmul(scaled.T, saved["y"], out=self.grads[self._head])
         # y was read for the last time: its memory takes dy.
-        dx = ops.matmul(scaled, self._head(self.params), out=saved["y"])
+        dx = ops.matmul(scaled, self.params[self._head], out=saved["y"])
         self._dropout(dx, "final")
         dx, _ = ops.rmsnorm_backward(
             *(dx, saved["x"], self.params["final.gain"], saved["inv_rms"]),
@@ -221,16 +230,18 @@ class Transformer(SelfAttention, FeedForward):
         if isinstance(c.absolute, LearnedPositions):
             drows = dx.reshape(saved["batch"], -1, c.d_model).sum(axis=0)
             self.grads["absolute.positions"][...] = c.absolute.backward(drows, saved["attending"].queries)["positions"]
-        ops.embedding_backward(dx, saved["tokens"], self.grads["embedding"])
+        if embeds:
+            ops.embedding_backward(dx, saved["tokens"], self.grads["embedding"])
         return self.grads
 
     def _can_decode(self, attending: Attending) -> bool:
         """True where a `Decoding` does the same in less time."""
         return self.backend == "c" and self._saved["seed"] is None and Decoding.suits(self.config, attending)
 
-    def _head(self, arrays: dict[str, Array]) -> Array:
-        """The head among `arrays` (weights or gradients), (vocabulary, d_model): the embedding again where tied."""
-        return arrays["embedding" if self.config.tied else "head"]
+    @property
+    def _head(self) -> str:
+        """The name of the weight that makes logits, (vocabulary, d_model): the embedding again where tied."""
+        return "embedding" if self.config.tied else "head"
 
     def _check_tokens(self, tokens: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         if not isinstance(tokens, np.ndarray) or tokens.ndim != 2 or tokens.dtype.kind not in "iu":

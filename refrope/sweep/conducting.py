@@ -28,8 +28,15 @@ from refrope.workers import TERMINATED, Terminated, terminable
 Rows = list[dict[str, Any]]
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every such command: --out, --processes, --dask, --checkpoint-every, --plan."""
+def add_options(parser: argparse.ArgumentParser, *, every: float = 30.0) -> None:
+    """Add the options of every such command: --out, --processes, --dask, --checkpoint-every, --plan.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+    every : float
+        Seconds between checkpoints, unless --checkpoint-every says otherwise.
+    """
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="a new directory, or one of a sweep to go on with")
     add(
@@ -44,7 +51,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="train on a Dask cluster instead (a scheduler's tcp://..., or a file that it wrote); its workers must see "
         "DIR under the same path; extra [dask]",
     )
-    add("--checkpoint-every", type=float, default=30.0, metavar="S", help="seconds between checkpoints (default 30)")
+    said = f"seconds between checkpoints (default {every:g})"
+    add("--checkpoint-every", type=float, default=every, metavar="S", help=said)
     add("--plan", action="store_true", help="say what would be trained, and do nothing else")
 
 
@@ -55,6 +63,7 @@ def conduct(
     *,
     plan: str,
     report: str,
+    what: str = "trainings",
     begin: Callable[[Path], None] = lambda directory: None,
     show: Callable[[Rows], None] = lambda rows: None,
 ) -> int:
@@ -71,6 +80,8 @@ def conduct(
         What will be done, said first.
     report : str
         The command that makes tables and figures of a directory.
+    what : str
+        What the runs are.
     begin : callable
         Writes what the runs need into the directory.
     show : callable
@@ -119,7 +130,7 @@ def conduct(
     if finished:
         show(finished)
     done, every_run = len({row["run"] for row in rows}), len(load_sweep(options.out, command)["runs"])
-    print(f"\n{done} of {every_run} trainings in {options.out} are done.")
+    print(f"\n{done} of {every_run} {what} in {options.out} are done.")
     if finished:
         print(f"Means, intervals, tests and figures: {report} {shlex.quote(str(options.out))}")
     again = "the same command goes on where it was"
@@ -129,7 +140,7 @@ def conduct(
     for each in unfinished:
         print(f"refrope: {command}: {each.run.name} is not finished: {_said(each.error)}; {again}", file=sys.stderr)
     if failed:
-        print(f"refrope: {command}: {len(failed)} trainings failed: {', '.join(failed)}", file=sys.stderr)
+        print(f"refrope: {command}: {len(failed)} {what} failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if unfinished or failed else 0
 
 

@@ -25,6 +25,13 @@ def is_sweep(directory: Path) -> bool:
     return (directory / "sweep.json").is_file()
 
 
+def kind_of(directory: Path) -> str | None:
+    """Which command has made a directory; None for one that none has, or where that cannot be read."""
+    with suppress(OSError, ValueError, AttributeError):
+        return str(json.loads((directory / "sweep.json").read_text(encoding="utf-8")).get("kind", KIND))
+    return None
+
+
 def load_sweep(directory: Path, kind: str = KIND) -> dict[str, Any]:
     """What was asked for: commands with their dates, and the names of all runs.
 

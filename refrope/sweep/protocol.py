@@ -45,8 +45,8 @@ class Prepared(Protocol[AnyTest]):
     def model(self) -> Transformer:
         """The model that is trained, and tested when its weights are those of the training."""
 
-    def training(self) -> ResumableTraining[Any]:
-        """The training, before its first step."""
+    def training(self) -> ResumableTraining[Any] | None:
+        """The training, before its first step; None where the initial weights are to be tested as they are."""
 
     def row(self, test: AnyTest) -> dict[str, Any]:
         """What the test finds, as JSON has it: the same for the same weights."""
@@ -64,8 +64,8 @@ class Run(Protocol):
         """What displays call it."""
 
     @property
-    def seed(self) -> int:
-        """Of everything that is drawn."""
+    def seed(self) -> int | None:
+        """Of everything that is drawn; None where nothing is."""
 
     @property
     def steps(self) -> int:

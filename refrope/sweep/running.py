@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from refrope import __version__, checkpoint, kernels
 from refrope.environment import environment
-from refrope.files import read_checked_json, remove_parts, write_bytes, write_checked_json, write_json
+from refrope.files import read_checked_json, remove_parts, write_checked_json, write_json
 from refrope.sweep.protocol import Prepared, Run
 from refrope.training import Course, ResumableTraining, TrainState, curves
 
@@ -70,7 +70,9 @@ def finished(sweep: Path, run: Run) -> Outcome | None:
     failed = result.get("failed")
     if failed is None:
         keys = {row["key"] for row in result["rows"]}
-        if any(test.key() not in keys for test in run.tests()) or saved_weights(directory, result) is None:
+        if any(test.key() not in keys for test in run.tests()):
+            return None
+        if not result.get("untrained") and saved_weights(directory, result) is None:
             return None
     return Outcome(run.name, [], failed)
 
@@ -78,7 +80,7 @@ def finished(sweep: Path, run: Run) -> Outcome | None:
 def saved_weights(directory: Path, result: dict[str, Any]) -> npt.NDArray[Any] | None:
     """The trained weights of a run; None where they are not there, or not those that its result names."""
     with suppress(OSError, ValueError, KeyError):
-        weights = checkpoint.unpack((directory / "weights.npz").read_bytes())[0]["weights"]
+        weights = checkpoint.unpack_from(directory / "weights.npz")[0]["weights"]
         if digest(weights) == result["weights_sha256"]:
             return weights
     return None
@@ -149,19 +151,25 @@ class _Work:
         prepared = self.run.prepare(self.sweep)
         result = self.result or {}
         weights = saved_weights(self.directory, result)
+        training = prepared.training() if weights is None else None
         if weights is not None:
             prepared.model.flat_params[...] = weights
+        elif training is None:
+            sha = digest(prepared.model.flat_params)
+            rows = result["rows"] if result.get("weights_sha256") == sha else []
+            result = {"weights_sha256": sha, "untrained": True, "curves": {}, "rows": rows}
         else:
             if result:
                 self.notes.append(f"{self.directory / 'weights.npz'} is damaged: the training begins anew")
             try:
-                history = self._train(prepared.training())
+                history = self._train(training)
+                training = None  # tests need none of its memory
             except FloatingPointError as error:
                 write_checked_json(self.directory / "result.json", self._named() | {"failed": str(error), "rows": []})
                 checkpoint.remove(self.directory)
                 return Outcome(self.run.name, self.notes, str(error))
             result = {"weights_sha256": digest(prepared.model.flat_params), "curves": curves(history), "rows": []}
-            write_bytes(self.directory / "weights.npz", checkpoint.pack({"weights": prepared.model.flat_params}, {}))
+            checkpoint.pack_into(self.directory / "weights.npz", {"weights": prepared.model.flat_params}, {})
             self._write_timing(history)
         result = self._test(prepared, self._named() | result)
         write_checked_json(self.directory / "result.json", result)

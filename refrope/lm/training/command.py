@@ -10,9 +10,12 @@ from typing import Any
 
 from refrope import kernels
 from refrope.errors import check_name, comma_list
+from refrope.lm.finetuning.reporting import report as report_finetuned
+from refrope.lm.finetuning.saving import finetuned_model
+from refrope.lm.finetuning.settings import WHO as FINETUNE
 from refrope.lm.training.reporting import report
 from refrope.lm.training.runs import runs_of, with_full_paths
-from refrope.lm.training.saving import save
+from refrope.lm.training.saving import load_run, save, trained_model
 from refrope.lm.training.settings import DEFAULT_ENCODINGS, DEFAULT_LENGTHS, DEFAULT_SEEDS, PRESETS, LMSettings
 from refrope.lm.training.sources import save_tokens, sources_of
 from refrope.lm.training.tables import groups_of, loss_table
@@ -23,6 +26,7 @@ from refrope.report import format_table
 from refrope.report.formats import FORMATS
 from refrope.settings_options import OWN, numbers_of
 from refrope.sweep.conducting import Rows, add_options, conduct
+from refrope.sweep.loading import kind_of
 
 DEFAULT_FORMATS = ("markdown", "csv", "json")
 
@@ -44,12 +48,14 @@ def add_commands(subcommands: Any) -> None:
     _add_train(subcommands)
     parser = subcommands.add_parser(
         "report",
-        help="tables and figures of what refrope lm train has found",
+        help="tables and figures of what refrope lm train or finetune has found",
         description="Read the results of refrope lm train and write mean and standard deviation over seeds by encoding "
-        "and length,\nand the curves of models trained short and tested long.",
+        "and length,\nand the curves of models trained short and tested long; or those of refrope lm finetune, and "
+        "write perplexity\nbefore and after by encoding and length, and how far each Resonance form is from its plain "
+        "one.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="of refrope lm train, finished or not")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="of refrope lm train or finetune, finished or not")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default DIR/report")
     formats = ", ".join((*FORMATS, "json"))
     parser.add_argument(
@@ -63,10 +69,11 @@ def add_commands(subcommands: Any) -> None:
         "save",
         help="a trained model as a Hugging Face directory",
         description="Write the model of one run as a directory of Hugging Face (config.json, model.safetensors,\n"
-        "tokenizer.json), where a config.json can say how it knows positions: models trained with rope.",
+        "tokenizer.json), where a config.json can say how it knows positions: models trained with rope, and those\n"
+        "that refrope lm finetune has continued with an encoding that has a name there, as yarn has.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_directory", type=Path, metavar="RUN", help="DIR/runs/NAME of refrope lm train")
+    parser.add_argument("run_directory", type=Path, metavar="RUN", help="DIR/runs/NAME of refrope lm train or finetune")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new directory")
     parser.set_defaults(run=run_save, command="lm save", usage=parser.format_usage)
 
@@ -174,7 +181,8 @@ def run_report(options: argparse.Namespace) -> int:
     if not formats:
         raise ValueError(f"lm report: --format is {options.format!r}, expected some of {', '.join(FORMATS)}, json")
     out = options.out if options.out is not None else options.directory / "report"
-    document, names = report(options.directory, out, formats)
+    finetuned = kind_of(options.directory) == FINETUNE
+    document, names = (report_finetuned if finetuned else report)(options.directory, out, formats)
     for table in document.tables:
         print(f"{table.caption}\n{format_table(table.shown, left=table.naming)}\n")
     for remark in document.sections[0].paragraphs:
@@ -185,7 +193,10 @@ def run_report(options: argparse.Namespace) -> int:
 
 def run_save(options: argparse.Namespace) -> int:
     """``refrope lm save``."""
-    names = save(options.run_directory, options.out)
+    directory: Path = options.run_directory
+    finetuned = kind_of(directory.resolve().parent.parent) == FINETUNE
+    model = finetuned_model(directory) if finetuned else trained_model(load_run(directory))
+    names = save(model, options.out)
     print(f"Written: {options.out}: {', '.join(names)}")
     print(f"Read it: refrope lm perplexity --model {shlex.quote(str(options.out))}")
     return 0

@@ -8,6 +8,7 @@ each window as a whole.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from refrope.errors import describe
 from refrope.evaluate import PART_TOKENS, on_replicas
 from refrope.nn.attending import Rotation, rotation_of
 from refrope.nn.biases import Bias
+from refrope.nn.configuration import TransformerConfig
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
 
@@ -30,7 +32,11 @@ IntArray = npt.NDArray[Any]
 
 
 def token_losses(
-    model: Transformer, encoding: RotaryEncoding | PositionMap | None, windows: IntArray
+    model: Transformer,
+    encoding: RotaryEncoding | PositionMap | None,
+    windows: IntArray,
+    *,
+    together: int | None = None,
 ) -> npt.NDArray[np.float64]:
     """The loss of every token of each window but its first, given those before it in the window.
 
@@ -40,6 +46,9 @@ def token_losses(
     encoding : RotaryEncoding, PositionMap, or None where queries and keys do not turn
         Taken in its form for the length of the windows.
     windows : (n, T + 1) ints
+    together : int, optional
+        Windows that go through the model together, on one thread: about `refrope.evaluate.PART_TOKENS` tokens if None.
+        Large models have logits and caches of which one is enough.
 
     Returns
     -------
@@ -57,7 +66,8 @@ def token_losses(
         raise ValueError(f"token_losses: windows are {describe(windows)}, expected integers (n, T + 1), n and T >= 1")
     length = windows.shape[1] - 1
     rotation = rotation_of(encoding, length, model.dtype)
-    chunk, together = _sizes(model, encoding, length)
+    chunk, usual = _sizes(model, encoding, length)
+    together = usual if together is None else together
     parts = [slice(first, min(first + together, len(windows))) for first in range(0, len(windows), together)]
     losses = np.empty((len(windows), length))
 
@@ -101,3 +111,36 @@ def _losses(logits: npt.NDArray[Any], targets: IntArray) -> npt.NDArray[np.float
         np.exp(logits, out=logits)
         answer: npt.NDArray[np.float64] = np.log(logits.sum(axis=-1, dtype=np.float64)) - right
     return answer
+
+
+def losses_row(losses: npt.NDArray[np.float64], scored: int, size: int) -> dict[str, Any]:
+    """What a row of results says of the losses of some windows.
+
+    Parameters
+    ----------
+    losses : (n, T) float64
+    scored : int
+        The tokens at the end of each window that count.
+    size : int
+        Bytes of these.
+
+    Returns
+    -------
+    dict
+        Their loss, also in bits a byte, and by window; the loss of all tokens, also by position, `scored` together.
+    """
+    counted = losses[:, -scored:]
+    bins = losses[:, : losses.shape[1] // scored * scored].reshape(len(losses), -1, scored)
+    return {
+        "loss": float(counted.mean()),
+        "bits_per_byte": float(counted.sum() / size / math.log(2)),
+        **{"tested_windows": len(losses), "tested_tokens": counted.size, "tested_bytes": size},
+        "loss_by_window": counted.mean(axis=1).tolist(),
+        "loss_by_position": bins.mean(axis=(0, 2)).tolist(),
+        "loss_of_window": float(losses.mean()),
+    }
+
+
+def products(config: TransformerConfig, length: int) -> int:
+    """Multiplications on a window's way through a model: its weights at each token, and pairs of tokens."""
+    return length * (config.size() + config.layers * config.heads * config.head_dim * length)

@@ -8,7 +8,6 @@ Test and training are told apart as in `refrope.sweep.runs`: what changes the we
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,7 +17,7 @@ from typing import Any
 from refrope.encodings import RotaryEncoding
 from refrope.encodings.position_map import PositionMap
 from refrope.files import canonical_json
-from refrope.lm.training.losses import token_losses
+from refrope.lm.training.losses import losses_row, products, token_losses
 from refrope.lm.training.settings import LMSettings
 from refrope.lm.training.sources import Sources, check_windows, saved_tokens
 from refrope.lm.training.texts import WHO, Texts, read_texts
@@ -47,8 +46,8 @@ class Test:
         """What it takes, in steps of the training, by the number of products of numbers."""
         s = self.settings
         config = s.model(s.trained_name(self.encoding), self.sources.vocabulary)
-        tested = s.windows * _products(config, self.length)
-        return max(1, round(tested / (3 * s.windows_a_step * _products(config, s.train_length))))
+        tested = s.windows * products(config, self.length)
+        return max(1, round(tested / (3 * s.windows_a_step * products(config, s.train_length))))
 
     @property
     def shown(self) -> str:
@@ -67,11 +66,6 @@ class Test:
             "tested_with": described(self.encoding, s.tested_encoding(self.encoding, self.length), self.length),
         }
         return canonical_json(said).decode()
-
-
-def _products(config: TransformerConfig, length: int) -> int:
-    """Multiplications on a window's way through a model: its weights at each token, and pairs of tokens."""
-    return length * (config.size() + config.layers * config.heads * config.head_dim * length)
 
 
 @dataclass(frozen=True)
@@ -179,19 +173,12 @@ class PreparedRun:
         windows = self.windows[:, -(length + 1) :]
         encoding, model = s.tested_encoding(test.encoding, length), self._tested(test)
         losses = token_losses(model, encoding, windows)
-        size = self.tokens.byte_lengths()[windows[:, -last:]].sum()
-        counted = losses[:, -last:]
-        bins = losses[:, : length // last * last].reshape(len(losses), -1, last)
+        size = int(self.tokens.byte_lengths()[windows[:, -last:]].sum())
         return {
             **{"task": TASK, "encoding": test.encoding, "trained_with": self.run.trained, "seed": self.run.seed},
             "tested_with": ", ".join(_parts(encoding, model.config)),
             "length": length,
-            "loss": float(counted.mean()),
-            "bits_per_byte": float(counted.sum() / size / math.log(2)),
-            **{"tested_windows": len(windows), "tested_tokens": counted.size, "tested_bytes": int(size)},
-            "loss_by_window": counted.mean(axis=1).tolist(),
-            "loss_by_position": bins.mean(axis=(0, 2)).tolist(),
-            "loss_of_window": float(losses.mean()),
+            **losses_row(losses, last, size),
         }
 
     def _tested(self, test: Test) -> Transformer:

@@ -15,6 +15,7 @@ import numpy as np
 
 from refrope.encodings import RotaryEncoding
 from refrope.encodings.huggingface import to_huggingface
+from refrope.encodings.position_map import PositionMap
 from refrope.files import read_checked_json, write_bytes
 from refrope.lm.naming import HUGGING_FACE, places
 from refrope.lm.training.runs import TASK
@@ -74,7 +75,49 @@ def load_run(directory: Path) -> SavedRun:
     return SavedRun(settings, about["trained_with"], model, tokens)
 
 
-def config_of(run: SavedRun) -> dict[str, Any]:
+class SavedModel(NamedTuple):
+    """A trained model, and all that a directory says of it.
+
+    Attributes
+    ----------
+    model : Transformer
+    encoding : RotaryEncoding, PositionMap or None
+        What turns its queries and keys.
+    label : str
+        What that is called.
+    context : int
+        The longest text that it is made for, in tokens.
+    tokenizer : str
+        The text of its tokenizer.json.
+    bos : int or None
+    eos : tuple of int
+    ends : tuple of (str or None, str or None)
+        Those two, as they are written.
+    """
+
+    model: Transformer
+    encoding: RotaryEncoding | PositionMap | None
+    label: str
+    context: int
+    tokenizer: str
+    bos: int | None
+    eos: tuple[int, ...]
+    ends: tuple[str | None, str | None]
+
+
+def trained_model(run: SavedRun) -> SavedModel:
+    """A model that ``refrope lm train`` has trained."""
+    settings, tokens = run.settings, run.tokens
+    return SavedModel(
+        run.model,
+        settings.trained_encoding(run.trained),
+        settings.label(run.trained),
+        settings.train_length,
+        *(tokens.json, tokens.end, (tokens.end,), (END, END)),
+    )
+
+
+def config_of(saved: SavedModel) -> dict[str, Any]:
     """config.json.
 
     Raises
@@ -82,27 +125,27 @@ def config_of(run: SavedRun) -> dict[str, Any]:
     ValueError
         Positions that LlamaForCausalLM does not have, or that its fields cannot describe.
     """
-    c, name = run.model.config, run.settings.label(run.trained)
-    encoding = run.settings.trained_encoding(run.trained)
+    c, encoding = saved.model.config, saved.encoding
     if not isinstance(encoding, RotaryEncoding) or c.bias or c.absolute or c.window:
-        raise ValueError(f"{WHO}: the model has its positions from {name}, expected a rotary encoding alone")
+        raise ValueError(f"{WHO}: the model has its positions from {saved.label}, expected a rotary encoding alone")
     try:
         rope = to_huggingface(encoding)
     except ValueError as error:
-        raise ValueError(f"{WHO}: {name} is more than a config.json can say: {error}") from None
+        raise ValueError(f"{WHO}: {saved.label} is more than a config.json can say: {error}") from None
+    ends = saved.eos[0] if len(saved.eos) == 1 else list(saved.eos)
     return {
         **{"architectures": ["LlamaForCausalLM"], "model_type": "llama"},
         **{"vocab_size": c.vocabulary, "hidden_size": c.d_model, "intermediate_size": c.d_ff},
         **{"num_hidden_layers": c.layers, "num_attention_heads": c.heads, "num_key_value_heads": c.key_heads},
         **{"head_dim": c.head_dim, "hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
-        **{"rms_norm_eps": c.eps, "tie_word_embeddings": c.tied, "max_position_embeddings": run.settings.train_length},
+        **{"rms_norm_eps": c.eps, "tie_word_embeddings": c.tied, "max_position_embeddings": saved.context},
         **{"rope_theta": encoding.base, "rope_parameters": rope, "dtype": "float32"},
-        **{"bos_token_id": run.tokens.end, "eos_token_id": run.tokens.end},
+        **{"bos_token_id": saved.bos, "eos_token_id": ends},
     }
 
 
-def save(directory: Path, out: Path) -> list[str]:
-    """Write the model of a finished run to a new directory.
+def save(saved: SavedModel, out: Path) -> list[str]:
+    """Write a model to a new directory.
 
     Returns
     -------
@@ -111,25 +154,25 @@ def save(directory: Path, out: Path) -> list[str]:
     Raises
     ------
     ValueError
-        As `load_run` and `config_of`; a directory that holds something; the package safetensors is missing.
+        As `config_of`; a directory that holds something; the package safetensors is missing.
     """
     try:
         from safetensors.numpy import save as packed
     except ImportError:
         raise ValueError(f"{WHO}: the package safetensors is not installed here (pip install 'refrope[llm]')") from None
-    run = load_run(directory)
-    config = config_of(run)
+    config = config_of(saved)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{WHO}: --out {out} holds something else, expected a new directory")
     tensors = {}
-    for place in places(run.model.config, HUGGING_FACE):
-        weight = run.model.params[place.weight]
+    for place in places(saved.model.config, HUGGING_FACE):
+        weight = saved.model.params[place.weight]
         tensors[place.tensor] = np.ascontiguousarray(weight if place.columns is None else weight[:, place.columns].T)
-    end = {"bos_token": END, "eos_token": END, "model_max_length": run.settings.train_length}
+    named = {name: text for name, text in zip(("bos_token", "eos_token"), saved.ends, strict=True) if text is not None}
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", **named, "model_max_length": saved.context}
     contents = {
         "model.safetensors": packed(tensors, {"format": "pt"}),
-        "tokenizer.json": run.tokens.json.encode(),
-        "tokenizer_config.json": _json({"tokenizer_class": "PreTrainedTokenizerFast", **end}),
+        "tokenizer.json": saved.tokenizer.encode(),
+        "tokenizer_config.json": _json(about),
         "config.json": _json(config),  # last: with it, the directory is a model
     }
     made = not out.exists()

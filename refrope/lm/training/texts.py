@@ -78,7 +78,7 @@ def library() -> dict[str, str]:
 CORPORA = {"topics": topics, "library": library}
 
 
-def files(paths: Iterable[Path]) -> dict[str, str]:
+def files(paths: Iterable[Path], who: str = WHO) -> dict[str, str]:
     """Files, and all files in directories and those within, by their names or their places there.
 
     Raises
@@ -92,13 +92,13 @@ def files(paths: Iterable[Path]) -> dict[str, str]:
         for each in inside:
             name = each.relative_to(path).as_posix() if path.is_dir() else each.name
             if name in found:
-                raise ValueError(f"{WHO}: two texts are called {name}, expected another name for each")
+                raise ValueError(f"{who}: two texts are called {name}, expected another name for each")
             data = each.read_bytes()
             try:
                 found[name] = data.decode()
             except UnicodeDecodeError as error:
                 byte = f"byte {data[error.start]:#04x} at offset {error.start}"
-                raise ValueError(f"{WHO}: {each} is not UTF-8: {byte}") from None
+                raise ValueError(f"{who}: {each} is not UTF-8: {byte}") from None
     return found
 
 
@@ -107,7 +107,7 @@ def is_held_out(name: str) -> bool:
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT_SHARE == 0
 
 
-def read_texts(corpora: Sequence[str], paths: Sequence[str] = ()) -> Texts:
+def read_texts(corpora: Sequence[str], paths: Sequence[str] = (), *, who: str = WHO) -> Texts:
     """The texts of some of `CORPORA`, or of files, in two parts.
 
     Of texts so few that no name's digest says so, the one with the smallest digest is held out.
@@ -117,6 +117,8 @@ def read_texts(corpora: Sequence[str], paths: Sequence[str] = ()) -> Texts:
     corpora : names out of `CORPORA`
     paths : files and directories
         Instead of `corpora`, where there are any.
+    who : str
+        The command that asks: what errors begin with.
 
     Raises
     ------
@@ -125,18 +127,18 @@ def read_texts(corpora: Sequence[str], paths: Sequence[str] = ()) -> Texts:
     """
     found: dict[str, str] = {}
     if paths:
-        found = files(Path(path) for path in paths)
+        found = files((Path(path) for path in paths), who)
     else:
         for corpus in corpora:
-            check_name(WHO, "corpus", corpus, CORPORA)
+            check_name(who, "corpus", corpus, CORPORA)
             found |= CORPORA[corpus]()
     found = {name: found[name] for name in sorted(found) if found[name]}
     if len(found) < 2:
-        raise ValueError(f"{WHO}: {len(found)} texts that are not empty, expected at least two: one is held out")
+        raise ValueError(f"{who}: {len(found)} texts that are not empty, expected at least two: one is held out")
     held_out = {name for name in found if is_held_out(name)} or {min(found, key=_digest)}
     parts = [{name: text for name, text in found.items() if (name in held_out) == out} for out in (False, True)]
     if not parts[0]:
-        raise ValueError(f"{WHO}: all {len(found)} texts are held out by their names, expected more texts")
+        raise ValueError(f"{who}: all {len(found)} texts are held out by their names, expected more texts")
     return Texts(*parts)
 
 

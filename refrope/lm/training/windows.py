@@ -21,6 +21,7 @@ from refrope.lm.training.losses import token_losses
 from refrope.nn.attending import rotation_of
 from refrope.nn.transformer import Transformer
 from refrope.randomness import BitSource, bit_source, bounded_integers, permutation
+from refrope.train_positions import TrainPositions
 from refrope.train_step import Batch
 from refrope.training import Course, Plan, ResumableTraining
 
@@ -38,17 +39,25 @@ def random_windows(source: BitSource, tokens: Tokens, length: int, count: int) -
     return bounded_integers(source, len(tokens) - length, count)
 
 
-def held_out_windows(texts: Iterable[Tokens], length: int, count: int) -> Tokens:
+def held_out_windows(texts: Iterable[Tokens], length: int, count: int, *, scored: int | None = None) -> Tokens:
     """Windows of `length` tokens and the one after, each within one text, none over another's targets.
 
     Always the same ones of the same texts: `count` of all that there are, at random, or all if there are fewer.
+
+    Parameters
+    ----------
+    texts : arrays of ints
+    length, count : int
+    scored : int, optional
+        Only so many tokens at the end of a window are targets, and windows may share those before them; all if None.
 
     Returns
     -------
     (n, length + 1) int64, n from 0 to `count`
     """
     texts = list(texts)
-    places = [(i, start) for i, text in enumerate(texts) for start in range(0, len(text) - length, length)]
+    stride = length if scored is None else scored
+    places = [(i, start) for i, text in enumerate(texts) for start in range(0, len(text) - length, stride)]
     order = permutation(bit_source(0, f"held-out windows of {length} tokens"), len(places))[:count]
     chosen = [texts[i][start : start + length + 1] for i, start in (places[each] for each in sorted(order.tolist()))]
     return np.array(chosen, np.int64).reshape(-1, length + 1)
@@ -82,12 +91,14 @@ class WindowTraining(ResumableTraining[WindowCourse]):
         Of the places of the windows and of dropout.
     watched : (n, T + 1) ints, optional
         Windows whose loss is found after each epoch; nothing is chosen by it.
+    places : TrainPositions, optional
+        Positions of a window's tokens, such as `PoSE`; 0, 1, 2, ... if None. Watched windows have those.
 
     Raises
     ------
     ValueError
         Fewer tokens than a window has and one more; tokens outside the vocabulary; patterns of frozen weights that do
-        not fit the model.
+        not fit the model; positions that do not fit the encoding.
     """
 
     def __init__(
@@ -101,6 +112,7 @@ class WindowTraining(ResumableTraining[WindowCourse]):
         batch_size: int,
         seed: int,
         watched: Tokens | None = None,
+        places: TrainPositions | None = None,
     ) -> None:
         check_integer("WindowTraining", "length", length, 1)
         check_integer("WindowTraining", "batch_size", batch_size, 1)
@@ -113,9 +125,16 @@ class WindowTraining(ResumableTraining[WindowCourse]):
             worst = tokens.min() if tokens.min() < 0 else tokens.max()
             raise ValueError(f"WindowTraining: tokens hold {worst}, expected values in [0, {vocabulary})")
         self.encoding, self.tokens, self.length, self.batch_size = encoding, tokens, length, batch_size
-        self.watched = watched
+        self.watched, self.places = watched, places
+        if places is not None:
+            places.check(model.config, encoding, length)
         self._rotation = rotation_of(encoding, length, model.dtype)
         super().__init__(model, WindowCourse(), plan, seed=seed)
+
+    @property
+    def together(self) -> int | None:
+        """Windows that are tested together: as few as the plan has them trained together, where it says so."""
+        return None if self.plan.part_tokens is None else max(1, self.plan.part_tokens // self.length)
 
     def epoch_batches(self) -> list[npt.NDArray[np.int64]]:
         """Where the windows of each step begin, (batch_size,) a step."""
@@ -123,12 +142,17 @@ class WindowTraining(ResumableTraining[WindowCourse]):
         return list(random_windows(self.order, self.tokens, self.length, count).reshape(-1, self.batch_size))
 
     def batch_of(self, rows: npt.NDArray[np.int64]) -> Batch:
-        """Those windows."""
+        """Those windows, at their positions."""
         windows = self.tokens[rows[:, None] + np.arange(self.length + 1)].astype(np.int64)
-        return Batch(windows[:, :-1], windows[:, 1:], np.ones(self.length, np.bool_), self._rotation)
+        rotation, positions = self._rotation, None
+        if self.places is not None:
+            positions = self.places.drawn(self.draws, len(rows), self.length)
+            rotation = rotation_of(self.encoding, self.length, self.model.dtype, positions)
+            positions = positions if positions.ndim == 1 else None  # a window's own are in the tables alone
+        return Batch(windows[:, :-1], windows[:, 1:], np.ones(self.length, np.bool_), rotation, positions)
 
     def test_epoch(self) -> None:
         """Find the loss of the watched windows."""
         if self.watched is not None and len(self.watched):
-            losses = token_losses(self.model, self.encoding, self.watched)
+            losses = token_losses(self.model, self.encoding, self.watched, together=self.together)
             self.history.held_out_loss.append(float(losses.mean()))
