@@ -50,7 +50,7 @@ def rounding_figure(found: dict[str, Any], title: str, path: Path) -> None:
         axes.set_ylabel("KL divergence from own (nats)")
         axes.axhline(tolerance, label=f"tolerance, {tolerance:g} nats", **_QUIET)
         _powers(axes, [run["kl"] for run in found["runs"]])
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(framealpha=0.85, edgecolor="none", fontsize=8)
     for axes in grid[2]:
         axes.set_ylabel("change of loss (nats a token)")
         axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
