@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import same_bits
+from killing import kill_at_random
 from lm_files import random_model
 from lm_finetuning import CONTEXT, arguments, write_sources
 
@@ -144,22 +140,10 @@ def test_untrained_tests_go_on_where_they_were(sources, undisturbed, tmp_path, m
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="kills a group of processes")
 def test_kills_at_random_moments_change_no_bit(sources, undisturbed, tmp_path):
-    chance, out = random.Random(7), tmp_path / "out"
+    out = tmp_path / "out"
     more = ("--checkpoint-every", "0", "--processes", "2")
     command = [sys.executable, "-m", "refrope", *arguments(sources, out, *more)]
-    began = time.monotonic()
-    for _ in range(2):
-        process = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        waited = time.monotonic()
-        # Not before it has begun, however slow the machine is.
-        while process.poll() is None and not list(out.rglob("checkpoint-*")) and time.monotonic() < waited + 120:
-            time.sleep(0.02)
-        time.sleep(chance.uniform(0, (time.monotonic() - began) / 8))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    kill_at_random(command, out, seed=7, times=2, share=1 / 8)
     assert finetune(sources, out) == 0
     assert files(out) == files(undisturbed)
     assert not [*out.rglob("*.part"), *out.rglob("checkpoint-*")]

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import same_bits
+from killing import kill_at_random
 from lm_texts import write_texts
 
 from refrope.cli import main
@@ -153,21 +149,9 @@ def test_a_damaged_checkpoint_is_seen_and_the_one_before_is_used(texts, undistur
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
 def test_kills_at_random_moments_change_no_bit(texts, undisturbed, tmp_path):
-    source, out = random.Random(4), tmp_path / "out"
+    out = tmp_path / "out"
     command = [sys.executable, "-m", "refrope", *arguments(texts, out, "--checkpoint-every", "0", "--processes", "2")]
-    began = time.monotonic()
-    for _ in range(3):
-        process = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        waited = time.monotonic()
-        # Not before it has begun, however slow the machine is.
-        while process.poll() is None and not list(out.rglob("checkpoint-*")) and time.monotonic() < waited + 120:
-            time.sleep(0.02)
-        time.sleep(source.uniform(0, (time.monotonic() - began) / 4))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    kill_at_random(command, out, seed=4, times=3, share=1 / 4)
     assert train(texts, out) == 0
     assert files(out) == files(undisturbed)
     assert not [*out.rglob("*.part"), *out.rglob("checkpoint-*")]

@@ -42,7 +42,7 @@ def positions_by_pair(position_map, n):
                 if not p.causal or (back >= 0 and (p.window is None or back < p.window)):
                     place = float(p.q_positions[a] - p.k_positions[b])
                     if position_map.places:
-                        assert p.places[back if p.causal else b] == position_map.place_of(np.array(place))
+                        assert p.places[back if p.causal else b] == place
                     pairs.setdefault((i, j), []).append(place)
     return pairs
 

@@ -125,10 +125,6 @@ class Pointers(PositionMap):
         """One for each effective position."""
         return len(self.positions)
 
-    def place_of(self, positions: FloatArray) -> npt.NDArray[np.int64]:
-        """The effective position itself."""
-        return positions.astype(np.int64)
-
     def query_scale(self, queries: npt.ArrayLike) -> FloatArray:
         """`content`."""
         return np.full(np.shape(queries), float(self.content))

@@ -35,8 +35,8 @@ class Pass(NamedTuple):
         And only for ``i + columns - rows - j < window``.
     q_positions, k_positions : (rows,), (columns,) int64 or float64
     places : tuple of int
-        Which of the map's `places` its pairs are in: one for each distance within a window, from 0 on, one for each key
-        where there is none, or none at all where the map has no places.
+        The effective positions of its pairs, where the map has `places`: one for each distance within a window, from 0
+        on, one for each key where there is none.
     """
 
     queries: slice
@@ -119,12 +119,8 @@ class PositionMap:
 
     @property
     def places(self) -> int:
-        """How many places the pairs fall into, of which each may have a number added to its scores; 0: none."""
+        """How many effective positions, 0, 1, ..., may each have a number that is added to their scores."""
         return 0
-
-    def place_of(self, positions: FloatArray) -> npt.NDArray[np.int64]:
-        """The place of pairs at these effective positions, from 0 to `places` - 1."""
-        raise NotImplementedError(f"{self.name} has no places")
 
     def passes(self, n: int) -> tuple[Pass, ...]:
         """How the causal pairs of `n` tokens are cut up: each that is seen is in one pass (or two: it counts twice)."""

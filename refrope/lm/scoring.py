@@ -55,22 +55,46 @@ def log_likelihoods(logits: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Floa
     vocabulary = logits.shape[1]
     if targets.size and not (targets.min() >= 0 and targets.max() < vocabulary):
         raise ValueError(f"log_likelihoods: targets hold {targets.max()}, expected values in [0, {vocabulary})")
-    result = np.empty(len(logits))
-    each = max(1, _BLOCK // vocabulary)
+
+    def of(rows: slice) -> FloatArray:
+        shifted = logits[rows].astype(np.float64)
+        shifted -= shifted.max(axis=1, keepdims=True)
+        chosen = shifted[np.arange(len(shifted)), targets[rows]]
+        answer: FloatArray = chosen - np.log(np.exp(shifted, out=shifted).sum(axis=1))
+        return answer
+
+    return by_rows("log_likelihoods", logits.shape, of)
+
+
+def by_rows(function: str, shape: tuple[int, ...], of: Callable[[slice], FloatArray]) -> FloatArray:
+    """A number of each row of logits, (T,) float64: `of` is asked for a few rows at a time, on all threads.
+
+    Parameters
+    ----------
+    function : str
+        What errors begin with.
+    shape : (T, V)
+    of : function of a slice of rows
+
+    Raises
+    ------
+    FloatingPointError
+        A number is NaN or infinite.
+    """
+    count, vocabulary = shape
+    result = np.empty(count)
+    each = max(1, _BLOCK // max(1, vocabulary))
 
     def work(first: int, last: int) -> int:
         for start in range(first, last, each):
             rows = slice(start, min(start + each, last))
-            shifted = logits[rows].astype(np.float64)
             with np.errstate(invalid="ignore"):  # said below, once for all threads
-                shifted -= shifted.max(axis=1, keepdims=True)
-            chosen = shifted[np.arange(len(shifted)), targets[rows]]
-            result[rows] = chosen - np.log(np.exp(shifted, out=shifted).sum(axis=1))
+                result[rows] = of(rows)
         return 0
 
-    run_ranges(work, len(logits))
+    run_ranges(work, count)
     if not np.isfinite(result).all():
-        raise FloatingPointError("log_likelihoods: a logit is not finite, expected finite weights")
+        raise FloatingPointError(f"{function}: a logit is not finite, expected finite weights")
     return result
 
 

@@ -16,13 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.errors import check_integer, describe
-from refrope.kernels.threads import run_ranges
-from refrope.lm.scoring import FloatArray, RotationSource, log_likelihoods
+from refrope.lm.scoring import FloatArray, RotationSource, by_rows, log_likelihoods
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
 
 CHUNK = 256  # tokens that go through the model together: two arrays of their logits are held
-_ENTRIES = 1 << 18  # logits whose exponentials stand in memory together
 
 
 def divergences(own: npt.NDArray[Any], other: npt.NDArray[Any]) -> FloatArray:
@@ -46,25 +44,17 @@ def divergences(own: npt.NDArray[Any], other: npt.NDArray[Any]) -> FloatArray:
     """
     if own.ndim != 2 or own.shape != other.shape:
         raise ValueError(f"divergences: logits are {describe(own)} and {describe(other)}, expected (T, V) twice")
-    result = np.empty(len(own))
-    each = max(1, _ENTRIES // max(1, own.shape[1]))
 
-    def work(first: int, last: int) -> int:
-        for start in range(first, last, each):
-            rows = slice(start, min(start + each, last))
-            with np.errstate(invalid="ignore"):  # said below, once for all threads
-                shifted = [x[rows].astype(np.float64) - x[rows].max(axis=1, keepdims=True) for x in (own, other)]
-                weights = [np.exp(x) for x in shifted]
-                sums = [x.sum(axis=1) for x in weights]
-                # Of log p - log q but for what normalises them. Rounding may leave the whole below 0.
-                apart = (weights[0] * np.subtract(*shifted)).sum(axis=1) / sums[0]
-                result[rows] = np.maximum(apart + np.log(sums[1]) - np.log(sums[0]), 0)
-        return 0
+    def of(rows: slice) -> FloatArray:
+        shifted = [x[rows].astype(np.float64) - x[rows].max(axis=1, keepdims=True) for x in (own, other)]
+        weights = [np.exp(x) for x in shifted]
+        sums = [x.sum(axis=1) for x in weights]
+        # Of log p - log q but for what normalises them. Rounding may leave the whole below 0.
+        apart = (weights[0] * np.subtract(*shifted)).sum(axis=1) / sums[0]
+        answer: FloatArray = np.maximum(apart + np.log(sums[1]) - np.log(sums[0]), 0)
+        return answer
 
-    run_ranges(work, len(own))
-    if not np.isfinite(result).all():
-        raise FloatingPointError("divergences: a logit is not finite, expected finite weights")
-    return result
+    return by_rows("divergences", own.shape, of)
 
 
 def compare(

@@ -135,7 +135,7 @@ class Attending:
         Saved
         """
         if self.passes is not None:
-            places = None if self.bias is None else self._place_bias().forward(weights, q.shape[1])
+            places = self._numbers_of_places(weights, q.shape[1])
             return Saved(*mapped_forward(self.ops, q, k, v, self.passes, **settings, out=out, places=places))
         bias, mixed = None, None
         if self.bias is not None:
@@ -177,7 +177,7 @@ class Attending:
     ) -> None:
         """Write the gradients of q, k and v to `grads`; add those of the bias's weights to `weight_grads`."""
         if self.passes is not None:
-            places = None if self.bias is None else self._place_bias().forward(weights, q.shape[1])
+            places = self._numbers_of_places(weights, q.shape[1])
             dplaces = None if places is None or not weight_grads else np.zeros_like(places)
             mapped_backward(
                 *(self.ops, dout, q, k, v, saved.out, saved.lse, self.passes),
@@ -186,8 +186,8 @@ class Attending:
                 places=places,
                 dplaces=dplaces,
             )
-            if dplaces is not None:
-                for name, gradient in self._place_bias().backward(dplaces).items():
+            if dplaces is not None and isinstance(self.bias, PlaceBias):
+                for name, gradient in self.bias.backward(dplaces).items():
                     weight_grads[name][...] += gradient
             return
         dview, dbias = self._gradient_of_bias(q, k) if weight_grads else (None, None)
@@ -219,9 +219,9 @@ class Attending:
 
     # ---- bias ----
 
-    def _place_bias(self) -> PlaceBias:
-        assert isinstance(self.bias, PlaceBias)
-        return self.bias
+    def _numbers_of_places(self, weights: Mapping[str, Array], heads: int) -> Array | None:
+        """What a map adds to the scores of each head at each place, where anything."""
+        return self.bias.forward(weights, heads) if isinstance(self.bias, PlaceBias) else None
 
     def _by_distance(self) -> bool:
         return self.consecutive and isinstance(self.bias, Bias) and self.bias.of_distance

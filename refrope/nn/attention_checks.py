@@ -111,6 +111,13 @@ def check_attention(
     return Settings(1.0 / math.sqrt(d) if scale is None else float(scale), threshold, bias, width)
 
 
+def check_length(function: str, name: str, x: Array, length: int, like: str) -> None:
+    """Refuse queries or keys of a position map that are not those of a whole text."""
+    if isinstance(x, np.ndarray) and x.ndim == 4 and x.shape[2] != length:
+        wanted = f"T = {length} like {like}: a text from its first token on, without a cache"
+        raise ValueError(f"{function}: {name} is {describe(x)}, expected {wanted}")
+
+
 def _check_onto(
     function: str, onto: tuple[Array, Array], q: Array, inputs: tuple[Array | None, ...], out: Array | None
 ) -> None:

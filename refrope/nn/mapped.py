@@ -21,8 +21,7 @@ import numpy.typing as npt
 from refrope import kernels
 from refrope.arrays import overlap, put
 from refrope.encodings.position_map import PassTables
-from refrope.errors import describe
-from refrope.nn.attention_checks import check_attention
+from refrope.nn.attention_checks import check_attention, check_length
 from refrope.nn.backends import NumpyOps
 from refrope.nn.dropout import site_seed
 from refrope.nn.place_bias import add_collected, check_places, collector, of_pairs
@@ -324,11 +323,5 @@ def _check(
         raise ValueError(f"{function}: passes are empty, expected those of PositionMap.tables")
     length = max(p.queries.stop for p in passes)
     for name, x in (("q", q), ("k", k)):
-        _check_length(function, name, x, length, "the passes")
+        check_length(function, name, x, length, "the passes")
     check_attention(function, q, k, v, False, **settings, bias=None, **others)
-
-
-def _check_length(function: str, name: str, x: Array, length: int, like: str) -> None:
-    if isinstance(x, np.ndarray) and x.ndim == 4 and x.shape[2] != length:
-        wanted = f"T = {length} like {like}: a text from its first token on, without a cache"
-        raise ValueError(f"{function}: {name} is {describe(x)}, expected {wanted}")

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.encodings.position_map import PositionMap
-from refrope.errors import describe
-from refrope.nn.attention_checks import check_attention
+from refrope.nn.attention_checks import check_attention, check_length
 from refrope.rotary import rotate
 
 Array = npt.NDArray[Any]
@@ -40,7 +39,7 @@ def mapped_reference(
     """
     scale = check_attention("mapped_reference", q, k, v, False, scale, 0.0, 0, 0, None).scale
     length = q.shape[2]
-    _check_length(k, length)
+    check_length("mapped_reference", "k", k, length, "q")
     k, v = (np.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
     logits = np.full((*q.shape[:3], length), -np.inf, q.dtype)
     for i in range(length):
@@ -51,7 +50,7 @@ def mapped_reference(
 
         def scores_of(at: Array, seen: Array, i: int = i, factor: float = factor) -> Array:
             scores: Array = factor * _scores_at(position_map, at, q[:, :, i], k[:, :, seen])
-            return scores if places is None else scores + places[:, position_map.place_of(at)]
+            return scores if places is None else scores + places[:, at.astype(np.int64)]
 
         scores = scores_of(positions, keys)
         twice = ~np.isnan(again)
@@ -72,9 +71,3 @@ def _scores_at(position_map: PositionMap, places: Array, q: Array, k: Array) -> 
     turned = rotate(np.broadcast_to(q[:, :, None], k.shape), *tables)
     scores: Array = (turned * k).sum(axis=-1)
     return scores
-
-
-def _check_length(k: Array, length: int) -> None:
-    if isinstance(k, np.ndarray) and k.ndim == 4 and k.shape[2] != length:
-        wanted = f"T = {length} like q: a text from its first token on, without a cache"
-        raise ValueError(f"mapped_reference: k is {describe(k)}, expected {wanted}")

@@ -19,7 +19,7 @@ from refrope.lm.finetuning.tables import (
     plain_of,
     rows_table,
 )
-from refrope.lm.training.reporting import NO_MATPLOTLIB, finished_rows, write_document
+from refrope.lm.training.reporting import NO_MATPLOTLIB, about_runs, finished_rows, write_document
 from refrope.report.structure import Document, Section
 
 LEAST_ERRORS = 2.0  # standard errors from zero at which a report calls a difference one
@@ -27,11 +27,7 @@ LEAST_ERRORS = 2.0  # standard errors from zero at which a report calls a differ
 
 def remarks(groups: Sequence[Group], failed: Sequence[str], done: int, planned: int) -> list[str]:
     """What should be known of the numbers, a sentence each."""
-    said = []
-    if done < planned:
-        said.append(f"{done} of {planned} runs are done.")
-    if failed:
-        said.append(f"Without numbers, since their training failed: {', '.join(failed)}.")
+    said = about_runs(failed, done, planned, "runs")
     for group in groups:
         where = f" ({group.title})" if group.title else ""
         for line in group.lines:

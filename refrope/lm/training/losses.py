@@ -22,7 +22,6 @@ from refrope.nn.attending import Rotation, rotation_of
 from refrope.nn.biases import Bias
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.memory import KVCache
-from refrope.nn.place_bias import PlaceBias
 from refrope.nn.transformer import Transformer
 
 CHUNK = 512  # tokens of a window that are read together
@@ -90,9 +89,12 @@ def token_losses(
 def _sizes(model: Transformer, encoding: RotaryEncoding | PositionMap | None, length: int) -> tuple[int, int]:
     """How many tokens of a window are read together, and of how many windows."""
     bias = model.config.bias
-    if bias is not None and not isinstance(bias, PlaceBias) and not (isinstance(bias, Bias) and bias.of_distance):
+    if isinstance(encoding, PositionMap):
+        chunk = length
+    elif bias is None or (isinstance(bias, Bias) and bias.of_distance):
+        chunk = min(length, CHUNK)
+    else:
         return min(length, PAIRWISE_CHUNK), 1
-    chunk = length if isinstance(encoding, PositionMap) else min(length, CHUNK)
     return chunk, max(1, PART_TOKENS // chunk)
 
 

@@ -24,11 +24,7 @@ _CURVES = ("encoding", "seed", "length", "loss_by_position", "loss_by_window", "
 
 def remarks(groups: Sequence[Group], failed: Sequence[str], done: int, planned: int) -> list[str]:
     """What should be known of the numbers, a sentence each."""
-    said = []
-    if done < planned:
-        said.append(f"{done} of {planned} trainings are done.")
-    if failed:
-        said.append(f"Without numbers, since their training failed: {', '.join(failed)}.")
+    said = about_runs(failed, done, planned, "trainings")
     for group in groups:
         for name in group.encodings:
             found = changes(group, name, group.train_length)
@@ -41,6 +37,16 @@ def remarks(groups: Sequence[Group], failed: Sequence[str], done: int, planned: 
         if any(len(cell.rows) == 1 for cell in group.cells):
             said.append("Cells of one seed have no standard deviation.")
             break
+    return said
+
+
+def about_runs(failed: Sequence[str], done: int, planned: int, what: str) -> list[str]:
+    """Which runs have no numbers, a sentence each."""
+    said = []
+    if done < planned:
+        said.append(f"{done} of {planned} {what} are done.")
+    if failed:
+        said.append(f"Without numbers, since their training failed: {', '.join(failed)}.")
     return said
 
 
