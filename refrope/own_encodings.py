@@ -34,7 +34,7 @@ from refrope.encodings import RoPE, RotaryEncoding
 from refrope.encodings.position_map import PositionMap
 from refrope.errors import describe, in_a_line
 from refrope.importing import find, module_of
-from refrope.nn.attending import rotation_of
+from refrope.nn.attending import layers_of, rotation_of
 
 KINDS = "a RotaryEncoding or PositionMap"
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -136,7 +136,8 @@ def check_own(
         rotation: Any = rotation_of(encoding, length, np.float32, positions)
         tables = rotation
         if isinstance(encoding, PositionMap):
-            tables = [table for part in rotation for pair in (part.q_tables, part.k_tables) for table in pair or ()]
+            passes: list[Any] = [one for layer in layers_of(rotation) for one in layer or ()]
+            tables = [table for one in passes for pair in (one.q_tables, one.k_tables) for table in pair or ()]
     except Exception as error:  # whatever it raises is the answer
         raise ValueError(f"{who}: {name}: tables of {length} tokens: {in_a_line(error)}") from error
     shape = (length,) if positions is None else positions.shape

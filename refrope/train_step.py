@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from refrope.evaluate import on_replicas, sequence_parts
 from refrope.kernels import parts_at_once
-from refrope.nn.attending import Rotation
+from refrope.nn.attending import ByLayer, Rotation
 from refrope.nn.optim import AdamW
 from refrope.nn.transformer import Transformer
 
@@ -116,8 +116,8 @@ def gradients_kept(parts: int, nbytes: int, threads: int) -> int:
 
 def _of_sequences(tables: Rotation, rows: slice) -> Rotation:
     """The tables of some sequences, where each has its own."""
-    if tables is None or not isinstance(tables[0], np.ndarray) or tables[0].ndim < 3:
-        return tables
+    if isinstance(tables, ByLayer) or tables is None or not isinstance(tables[0], np.ndarray) or tables[0].ndim < 3:
+        return tables  # those of layers are one for all sequences
     return tables[0][rows], tables[1][rows]
 
 

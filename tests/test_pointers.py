@@ -1,6 +1,7 @@
 """Pointers: the definition, the passes, and that no text is too long."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from refrope.encodings.pointers import Pointers
 from refrope.encodings.remap import ReRoPE
 from refrope.kernels import available
 from refrope.nn import PlaceBias
-from refrope.nn.attending import rotation_of
+from refrope.nn.attending import ByLayer, rotation_of
 from refrope.nn.backends import operations
 from refrope.nn.mapped import mapped_backward, mapped_forward
 from refrope.nn.mapped_oracle import mapped_reference
@@ -34,7 +35,7 @@ def pointers(draw):
         ENCODING,
         near,
         apart=draw(st.none() | st.integers(near, near + 4)),
-        divisor=draw(st.integers(2, 4)),
+        divisor=draw(st.none() | st.integers(2, 4)),
         lag=draw(small),
         start=draw(st.integers(0, near)),
         content=draw(st.sampled_from([1.0, 0.1, 0.0])),
@@ -49,8 +50,11 @@ def seen(m, one):
     if one.apart is not None:
         apart = [(m - one.apart, begin)] if m - one.apart >= one.start else []
         begin += 1
-    pointed = [((m - one.lag) // one.divisor, begin + (m - one.lag) % one.divisor)] if m >= one.lag else []
-    end = begin + one.divisor + one.start - 1
+    pointed = []
+    if one.divisor is not None:
+        pointed = [((m - one.lag) // one.divisor, begin + (m - one.lag) % one.divisor)] if m >= one.lag else []
+        begin += one.divisor
+    end = begin + one.start - 1
     start = [(n, end - n) for n in range(one.start)] if m - one.near + 1 >= one.start else []
     return near + apart + pointed + start
 
@@ -82,7 +86,8 @@ def test_all_effective_positions_are_seen_within_the_train_length_and_no_later_o
     trained = np.concatenate([f(i[:, None], i)[np.tril_indices(len(i))] for f in (one.effective, one.second)])
     assert set(trained[~np.isnan(trained)]) == set(one.positions)
     late = (np.array([200, 1001, 4095, 2**40])[:, None] + np.arange(4)).reshape(-1, 1)
-    places = (late - np.arange(14), (late - one.lag) // one.divisor + np.arange(-8, 9), np.arange(12) + 0 * late)
+    pointed = (late - one.lag) // (one.divisor or 2)
+    places = (late - np.arange(14), pointed + np.arange(-8, 9), np.arange(12) + 0 * late)
     far = one.effective(late, np.concatenate(places, axis=1))
     assert set(far[~np.isnan(far)]) == set(one.positions)
 
@@ -126,7 +131,7 @@ def test_places_are_numbered_in_the_order_of_their_effective_positions():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_model_learns_by_place_with_the_same_bits_on_any_number_of_threads(backend):
     config = TransformerConfig(vocabulary=7, d_model=12, heads=2, head_dim=6, d_ff=16, bias=PlaceBias(8))
-    tables = rotation_of(Pointers(RoPE(6)), 23, np.float32)
+    tables = rotation_of(Pointers(RoPE(6), deep=True), 23, np.float32)
     tokens, dlogits = np.arange(5 * 23).reshape(5, 23) % 7, np.ones((5, 23, 7), np.float32)
     dlogits[..., 3] = -2
     found, before = [], kernels.get_num_threads()
@@ -142,6 +147,29 @@ def test_a_model_learns_by_place_with_the_same_bits_on_any_number_of_threads(bac
     assert all(found[0][f"layers.{i}.bias.table"].all() for i in range(2))
     for other in found[1:]:
         assert all(same_bits(other[name], gradient) for name, gradient in found[0].items())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_the_first_layer_sees_them(backend):
+    """A change of token reaches the queries that the first layer shows it to, and no others."""
+    config = TransformerConfig(vocabulary=7, d_model=12, heads=2, head_dim=6, d_ff=16, layers=3, bias=PlaceBias(8))
+    model = Transformer(config, seed=1, backend=backend)
+    one, length, changed = Pointers(RoPE(6)), 31, 5
+    tokens = np.arange(length)[None] % 7
+    others = tokens.copy()
+    others[0, changed] = 0
+    for deep in (False, True):
+        tables = rotation_of(replace(one, deep=deep), length, np.float32)
+        logits = [model.forward(given, tables).copy() for given in (tokens, others)]
+        reached = np.flatnonzero((logits[0] != logits[1]).any(axis=-1)[0])
+        seen_by = [m for m in range(length) if changed in {n for n, _ in seen(m, one)}]
+        assert set(seen_by) <= set(reached)
+        assert (seen_by == reached.tolist()) is not deep
+    assert seen_by == [5, 6, 7, 9, 12, 13]
+    assert isinstance(rotation_of(one, 9, np.float32), ByLayer)
+    assert one.later.later == one.later
+    alone = one.later.effective(*np.meshgrid(np.arange(9), np.arange(9), indexing="ij"))
+    assert np.array_equal(~np.isnan(alone), np.eye(9, dtype=bool))
 
 
 def test_a_bias_by_place_without_places_is_refused():

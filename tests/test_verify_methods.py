@@ -306,13 +306,13 @@ def test_a_wrong_gradient_in_a_model_of_each_method_is_noticed(monkeypatch, back
 
     def wrong(self, i, dy):
         dx = right(self, i, dy)
-        self.grads["layers.1.attention.qkv"] *= 1.001
+        self.grads["layers.0.attention.qkv"] *= 1.001
         return dx
 
     monkeypatch.setattr(Transformer, "_attention_backward", wrong)
     result = result_of(claim)
     assert result.failed == 1
-    assert f"model with {name}: gradient of layers.1.attention.qkv" in result.failures[0]
+    assert f"model with {name}: gradient of layers.0.attention.qkv" in result.failures[0]
 
 
 def test_wrong_gradients_of_learned_positions_are_noticed(monkeypatch):

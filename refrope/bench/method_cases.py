@@ -54,7 +54,7 @@ def _layer(
     weights = {key: views[f"{prefix}.{key}"] for key in shapes}
     rotation = rotation_of(encoding_of(name, d, Lengths(_TRAIN, length)), length, dtype)
     places = np.arange(length)
-    attending = Attending(ops, rotation, config.bias, config.window, places, places)
+    attending = Attending(ops, rotation, config.bias, config.window, places, places).of_layer(0)
     source = [normal(batch, heads, length, d, seed=s).astype(dtype) for s in range(4)]
     out, grads = np.empty_like(source[0]), tuple(np.empty_like(x) for x in source[:3])
     qk, dqk = (np.empty((batch, 2 * heads, length, d), dtype) for _ in range(2))

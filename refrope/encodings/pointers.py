@@ -1,8 +1,8 @@
-"""Pointers: a query sees a handful of keys and none elsewhere, however long the text is."""
+"""Pointers: the first layer shows a query a handful of keys and none elsewhere, however long the text is."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,17 +26,23 @@ class Pointers(PositionMap):
     weight at first, whatever the tokens: a head begins with the mean of their values, a symmetric function, and learns
     for all tokens at once which of them to leave out.
 
+    Only the first layer sees them. In later ones a query sees itself, and attention is a linear map of the token there.
+    So what a model can know of a text is what these few keys say and nothing that lies behind them: a second look would
+    reach what other queries have seen, and with it rules that hold at some steps only.
+
     Parameters
     ----------
     encoding : RotaryEncoding
     near : int >= 1
     apart : int >= near, or None for no such key
-    divisor : int >= 2
+    divisor : int >= 2, or None for no pointer
     lag : int >= 0
         What is taken from the query's position before it is divided.
     start : int in [0, near]
     content : float >= 0
         What multiplies the scores of queries and keys, beside the numbers of their places.
+    deep : bool
+        All layers see these keys.
 
     Notes
     -----
@@ -52,20 +58,25 @@ class Pointers(PositionMap):
 
     near: int = 3
     apart: int | None = 4
-    divisor: int = 2
+    divisor: int | None = 2
     lag: int = 2
     start: int = 2
     content: float = 0.03
+    deep: bool = False
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        for name, least in (("near", 1), ("divisor", 2), ("lag", 0)):
-            check_integer(self.name, name, getattr(self, name), least)
+        check_integer(self.name, "near", self.near, 1)
         if self.apart is not None:
             check_integer(self.name, "apart", self.apart, self.near)
+        if self.divisor is not None:
+            check_integer(self.name, "divisor", self.divisor, 2)
+        check_integer(self.name, "lag", self.lag, 0)
         check_integer(self.name, "start", self.start, 0, self.near)
         check_number(self.name, "content", self.content, "a finite number >= 0", 0.0)
+        if not isinstance(self.deep, bool):
+            raise ValueError(f"{self.name}: deep is {self.deep!r}, expected True or False")
 
     # ---- the four places ----
 
@@ -73,7 +84,7 @@ class Pointers(PositionMap):
     def _first(self) -> tuple[int, int, int, int]:
         """The first effective position near, apart, at the pointer and at the start."""
         pointer = self.near + (self.apart is not None)
-        return 0, self.near, pointer, pointer + self.divisor
+        return 0, self.near, pointer, pointer + (self.divisor or 0)
 
     @property
     def _first_of_start(self) -> int:
@@ -89,7 +100,8 @@ class Pointers(PositionMap):
     def train_length(self) -> int:
         """Tokens after which every effective position has been seen."""
         apart = 0 if self.apart is None else self.apart + self.start + 1
-        return max(self.near, apart, self.lag + self.divisor, self._first_of_start + 1)
+        pointed = 0 if self.divisor is None else self.lag + self.divisor
+        return max(self.near, apart, pointed, self._first_of_start + 1 if self.start else 0)
 
     def _places(self, queries: npt.ArrayLike, keys: npt.ArrayLike) -> list[FloatArray]:
         """The effective position of each pair near, apart, at the pointer and at the start, NaN where it is not there.
@@ -99,11 +111,11 @@ class Pointers(PositionMap):
         """
         m, n = np.broadcast_arrays(np.asarray(queries, np.int64), np.asarray(keys, np.int64))
         near, apart, pointer, start = self._first
-        quotient, rest = np.divmod(m - self.lag, self.divisor)
+        quotient, rest = np.divmod(m - self.lag, self.divisor or 1)
         there = [
             ((m - n < self.near) & (m >= n), near + m - n),
             ((m - n == self.apart) & (n >= self.start), apart),
-            ((n == quotient) & (m >= self.lag), pointer + rest),
+            ((n == quotient) & (m >= self.lag) & (self.divisor is not None), pointer + rest),
             ((n < self.start) & (m >= self._first_of_start), start + self.start - 1 - n),
         ]
         return [np.where(here, position, np.nan) for here, position in there]
@@ -125,6 +137,13 @@ class Pointers(PositionMap):
         """One for each effective position."""
         return len(self.positions)
 
+    @property
+    def later(self) -> Pointers:
+        """Each query sees itself alone, unless the map is `deep`."""
+        if self.deep:
+            return self
+        return replace(self, near=1, apart=None, divisor=None, start=0, deep=True)
+
     def query_scale(self, queries: npt.ArrayLike) -> FloatArray:
         """`content`."""
         return np.full(np.shape(queries), float(self.content))
@@ -133,7 +152,8 @@ class Pointers(PositionMap):
         """Keys among which are all that queries see, (..., keys), in order; -1 for one that is named twice."""
         m = np.asarray(queries, np.int64)[..., None]
         apart = [] if self.apart is None else [m - self.apart]
-        keys = [m - np.arange(self.near), *apart, (m - self.lag) // self.divisor, np.minimum(np.arange(self.start), m)]
+        pointed = [] if self.divisor is None else [(m - self.lag) // self.divisor]
+        keys = [m - np.arange(self.near), *apart, *pointed, np.minimum(np.arange(self.start), m)]
         named = np.sort(np.maximum(np.concatenate(keys, axis=-1), -1), axis=-1)
         named[..., 1:][named[..., 1:] == named[..., :-1]] = -1
         return named
@@ -146,11 +166,12 @@ class Pointers(PositionMap):
         if self.apart is not None and n > self.apart + self.start:
             rows, keys = slice(self.apart + self.start, n), slice(self.start, n - self.apart)
             passes.append(Pass(rows, keys, True, 1, apart + i[keys], i[keys], (apart,)))
-        for rest in range(self.divisor):
-            rows = slice(self.lag + rest, n, self.divisor)
+        divisor = self.divisor or 0
+        for rest in range(divisor):
+            rows = slice(self.lag + rest, n, divisor)
             keys = slice(0, len(i[rows]))  # row r has its pointer at key r
             if len(i[rows]):
-                at, turned = pointer + rest + self.divisor * i[keys], self.divisor * i[keys]
+                at, turned = pointer + rest + divisor * i[keys], divisor * i[keys]
                 passes.append(Pass(rows, keys, True, 1, at, turned, (pointer + rest,)))
         if self.start and n > self._first_of_start:
             rows, keys = slice(self._first_of_start, n), slice(0, self.start)

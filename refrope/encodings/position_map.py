@@ -130,6 +130,11 @@ class PositionMap:
         """Raise ValueError where no pair of a text of `length` tokens has another position than m - n."""
         raise NotImplementedError(f"{self.name} does not say where it begins")
 
+    @property
+    def later(self) -> PositionMap:
+        """The map of all layers after the first: this one, unless a map says otherwise."""
+        return self
+
     def query_scale(self, queries: npt.ArrayLike) -> FloatArray:
         """What multiplies the scores of queries at these positions, float64."""
         return np.ones(np.shape(queries))

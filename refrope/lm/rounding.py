@@ -22,7 +22,7 @@ from refrope.lm.rounded_pairs import RoundedPairs
 from refrope.lm.scoring import FloatArray, IntArray, RotationSource
 from refrope.lm.side_by_side import CHUNK, compare
 from refrope.lm.swapping import rotation_source, with_softmax_factor
-from refrope.nn.attending import ByLayer, Rotation
+from refrope.nn.attending import ByLayer, LayerRotation
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
 
@@ -108,7 +108,7 @@ def rounded_source(
         return rounded
 
     def tables(positions: IntArray) -> ByLayer:
-        kept, changed = (cast(Rotation, source(positions)) for source in (own, rounded))
+        kept, changed = (cast(LayerRotation, source(positions)) for source in (own, rounded))
         return ByLayer(tuple(changed if layer in part.layers else kept for layer in range(layers)))
 
     return tables

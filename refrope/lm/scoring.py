@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from refrope.errors import check_integer, describe
 from refrope.kernels.threads import run_ranges
-from refrope.nn.attending import ByLayer, Rotation
+from refrope.nn.attending import Rotation
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 # The tables of `Transformer.forward` for the tokens at some positions.
-RotationSource = Callable[[IntArray], "Rotation | ByLayer"]
+RotationSource = Callable[[IntArray], Rotation]
 
 CHUNK = 512  # tokens that go through the model together: enough rows for its products, few enough for their logits
 _BLOCK = 1 << 18  # logits whose exponentials stand in memory together

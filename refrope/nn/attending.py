@@ -26,8 +26,9 @@ from refrope.nn.place_bias import PlaceBias
 
 Array = npt.NDArray[Any]
 Tables = tuple[Array, Array]
-# What turns queries and keys: cos and sin, (T, r/2) for all sequences or (B, T, r/2); the passes of a map; nothing.
-Rotation = Tables | tuple[PassTables, ...] | None
+# What turns queries and keys of a layer: cos and sin, (T, r/2) for all sequences or (B, T, r/2); the passes of a map;
+# nothing.
+LayerRotation = Tables | tuple[PassTables, ...] | None
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,20 @@ class ByLayer:
     Parameters
     ----------
     tables : tuple, as long as the model has layers
+    rest : bool
+        The last entry is that of all further layers, too: there may be fewer entries than layers.
     """
 
-    tables: tuple[Rotation, ...]
+    tables: tuple[LayerRotation, ...]
+    rest: bool = False
 
     def __post_init__(self) -> None:
         """Check the field."""
-        if not isinstance(self.tables, tuple):
+        if not isinstance(self.tables, tuple) or not self.tables:
             raise ValueError(f"ByLayer: tables are {describe(self.tables)}, expected a tuple, an entry for each layer")
+
+
+Rotation = LayerRotation | ByLayer
 
 
 @dataclass
@@ -64,7 +71,7 @@ class Attending:
     Parameters
     ----------
     ops : refrope.kernels or refrope.nn.backends.NumpyOps
-    rotation : Rotation or ByLayer
+    rotation : Rotation
     bias : Bias, DAPE or None
     window : int or None
     queries, keys : (T_q,), (T_k,) ints
@@ -74,7 +81,7 @@ class Attending:
     """
 
     ops: Any
-    rotation: Rotation | ByLayer
+    rotation: Rotation
     bias: Bias | DAPE | PlaceBias | None
     window: int | None
     queries: Array
@@ -86,19 +93,19 @@ class Attending:
 
     def check_layers(self, function: str, layers: int) -> None:
         """Raise ValueError where there are tables for another number of layers."""
-        if isinstance(self.rotation, ByLayer) and len(self.rotation.tables) != layers:
+        if isinstance(self.rotation, ByLayer) and not self.rotation.rest and len(self.rotation.tables) != layers:
             came = f"ByLayer of {len(self.rotation.tables)}"
             raise ValueError(f"{function}: tables are {came}, expected one for each of {layers} layers")
 
     def of_layer(self, layer: int) -> Attending:
         """Attention of one layer, with the rotation that it has."""
-        return replace(self, rotation=self.rotation.tables[layer]) if isinstance(self.rotation, ByLayer) else self
+        tables = layers_of(self.rotation)
+        return replace(self, rotation=tables[min(layer, len(tables) - 1)])
 
     @property
     def mapped(self) -> bool:
         """True where a layer has a position map."""
-        tables = self.rotation.tables if isinstance(self.rotation, ByLayer) else (self.rotation,)
-        return any(_is_map(each) for each in tables)
+        return any(_is_map(each) for each in layers_of(self.rotation))
 
     @property
     def passes(self) -> tuple[PassTables, ...] | None:
@@ -265,7 +272,12 @@ class Attending:
         return np.zeros((batch, heads, n_k, n_q), q.dtype).swapaxes(-1, -2), None
 
 
-def _is_map(rotation: Rotation | ByLayer) -> bool:
+def layers_of(rotation: Rotation) -> tuple[LayerRotation, ...]:
+    """The rotations of the layers; the only one where all have the same."""
+    return rotation.tables if isinstance(rotation, ByLayer) else (rotation,)
+
+
+def _is_map(rotation: Rotation) -> bool:
     return isinstance(rotation, tuple) and len(rotation) > 0 and isinstance(rotation[0], PassTables)
 
 
@@ -313,7 +325,9 @@ def rotation_of(
     if isinstance(encoding, PositionMap):
         if positions is not None:
             raise ValueError(f"rotation_of: positions and the map {encoding.name}, expected a map of 0 to {length - 1}")
-        return encoding.for_length(length).tables(length, dtype)
+        form = encoding.for_length(length)
+        first = form.tables(length, dtype)
+        return first if form.later is form else ByLayer((first, form.later.tables(length, dtype)), rest=True)
     if positions is None:
         return encoding.for_length(length).cos_sin(np.arange(length), dtype)
     longest = int(positions.max(initial=-1)) + 1

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from refrope.errors import check_integer, describe
 from refrope.nn.absolute import LearnedPositions
-from refrope.nn.attending import Attending, ByLayer, Rotation, check_positions
+from refrope.nn.attending import Attending, Rotation, check_positions
 from refrope.nn.backends import operations
 from refrope.nn.configuration import TransformerConfig, initial_weights
 from refrope.nn.decoding import Decoding
@@ -79,7 +79,7 @@ class Transformer(SelfAttention, FeedForward):
     def forward(
         self,
         tokens: npt.NDArray[Any],
-        tables: Rotation | ByLayer,
+        tables: Rotation,
         *,
         positions: Array | None = None,
         dropout_seed: int | None = None,

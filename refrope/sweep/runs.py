@@ -21,7 +21,7 @@ from refrope.encodings import RotaryEncoding
 from refrope.encodings.position_map import PositionMap
 from refrope.experiment import Prepared, prepare, test_row
 from refrope.files import canonical_json
-from refrope.nn.attending import rotation_of
+from refrope.nn.attending import layers_of, rotation_of
 from refrope.nn.transformer import Transformer
 from refrope.settings import ExperimentSettings
 from refrope.train import Training
@@ -170,7 +170,7 @@ def described(name: str, encoding: RotaryEncoding | PositionMap | None, length: 
         return as_json(encoding)
     sha = hashlib.sha256()
     rotation: Any = rotation_of(encoding, length, np.float32)
-    for table in _arrays(rotation):
+    for table in _arrays(layers_of(rotation)):
         sha.update(table.tobytes())
     return {"class": type(encoding).__name__, "tables": sha.hexdigest()}
 

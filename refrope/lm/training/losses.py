@@ -9,12 +9,12 @@ each window as a whole.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from refrope.encodings.base import RotaryEncoding
+from refrope.encodings.base import RotaryEncoding, Tables
 from refrope.encodings.position_map import PositionMap
 from refrope.errors import describe
 from refrope.evaluate import PART_TOKENS, on_replicas
@@ -101,7 +101,7 @@ def _sizes(model: Transformer, encoding: RotaryEncoding | PositionMap | None, le
 def _piece_of(rotation: Rotation, piece: slice) -> Rotation:
     if rotation is None:
         return None
-    cos, sin = (table for table in rotation if isinstance(table, np.ndarray))
+    cos, sin = cast(Tables, rotation)
     return cos[piece], sin[piece]
 
 
