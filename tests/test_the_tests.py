@@ -28,8 +28,16 @@ from refrope.nn.backends import NumpyOps
 ROTATE, COS_SIN, PERIODIC = rotary.rotate, tables.cos_sin, tables.periodic_cos_sin
 
 
-# One failing example is looked for, no second one, and it is neither shrunk nor remembered: it is a planted one.
-QUICK = settings(settings.default, phases=[Phase.generate], max_examples=60, database=None, report_multiple_bugs=False)
+# One failing example is looked for, no second one, and it is neither shrunk nor remembered: it is a planted one. The
+# examples are the same every time: 60 new ones missed a bug of one variant in 2 runs of 26.
+QUICK = settings(
+    settings.default,
+    phases=[Phase.generate],
+    max_examples=60,
+    derandomize=True,
+    database=None,
+    report_multiple_bugs=False,
+)
 
 
 def caught(test, *arguments):
