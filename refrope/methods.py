@@ -72,7 +72,9 @@ METHODS = {
     "window": Method(
         "window", "RoPE, and a query sees the 8 nearest keys only", "Beltagy et al. 2020, arXiv:2004.05150"
     ),
-    "pointers": Method("pointers", "the first layer alone sees 3 near keys and 4 single ones", "ours: encodings/pointers.py"),
+    "pointers": Method(
+        "pointers", "the first layer alone sees 3 near keys and 4 others", "ours: encodings/pointers.py"
+    ),
     "rerope": Method("ReRoPE", "RoPE with no distance above L/2", "Su 2023, kexue.fm/archives/9708"),
     "leaky-rerope": Method(
         "Leaky ReRoPE", "RoPE, distances above L/2 squeezed to end at L", "Su 2023, kexue.fm/archives/9708"

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from conftest import BACKENDS, slow
 
-from refrope import TransformerConfig, cli, kernels
-from refrope.bench import cases, command, kernel_cases, step_cases, timing
+from refrope import RoPE, TransformerConfig, cli, kernels
+from refrope.bench import cases, command, kernel_cases, lm_cases, step_cases, timing
+from refrope.nn.decoding import Decoding
 
 pytestmark = pytest.mark.skipif("c" not in BACKENDS, reason="the C kernels are not built")
 
@@ -82,9 +83,49 @@ def test_flops_and_activations_are_those_of_the_sizes():
     assert step_cases.activation_bytes(config, rows=7) == 4 * 7 * (2 * layer + 10 + 10 + 1 + 11)
 
 
+SMALL = TransformerConfig(
+    **{"vocabulary": 13, "d_model": 12, "heads": 2, "kv_heads": 1, "head_dim": 6, "d_ff": 10, "layers": 2},
+    **{"feed_forward": "swiglu", "softmax_scale": None, "head_scale": 1.0},
+)
+
+
+def test_a_language_models_products_are_those_of_its_sizes():
+    weights = 2 * (12 * 24 + 12 * 12 + 12 * 20 + 10 * 12) + 12 * 13
+    pairs = 7 * 8 / 2
+    assert lm_cases.products_flops(SMALL, 7) == 2 * 7 * weights + 2 * 2 * 6 * 2 * 2 * pairs
+
+
+def test_language_models_read_and_go_on_as_a_whole_forward_does(monkeypatch):
+    for name, value in (("SIZES", SMALL), ("PROMPT", 40), ("CHUNK", 16), ("CONTEXT", 9)):
+        monkeypatch.setattr(lm_cases, name, value)
+    prefill, decode = lm_cases.lm_cases(torch=False)
+    for case in (prefill, decode):
+        assert cases.check(case) <= case.bound
+        assert case.floor is not None
+        case.floor[1]()
+    model = lm_cases.random_model(SMALL, "numpy")
+    cos_sin = RoPE(6, base=lm_cases.BASE).cos_sin
+    tokens = np.arange(40)[None] * 7_919 % 13
+    whole = model.forward(tokens, cos_sin(np.arange(40)))[0, -1].copy()
+    assert prefill.ours() == pytest.approx(whole, abs=1e-5)
+    more = np.concatenate([tokens[:, :9], tokens[:, 8:9]], axis=1)
+    whole = model.forward(more, cos_sin(np.arange(10)))[0, -1].copy()
+    for _ in range(2):
+        assert decode.ours() == pytest.approx(whole, abs=1e-5)
+
+
+def test_a_wrong_new_token_is_noticed(monkeypatch):
+    for name, value in (("SIZES", SMALL), ("PROMPT", 40), ("CHUNK", 16), ("CONTEXT", 9)):
+        monkeypatch.setattr(lm_cases, name, value)
+    right = Decoding.forward
+    monkeypatch.setattr(Decoding, "forward", lambda self, x, *rest: right(self, x, *rest) or x.__iadd__(0.01))
+    with pytest.raises(cases.CheckError, match="prefill, 40 tokens"):
+        cases.check(lm_cases.lm_cases(torch=False)[0])
+
+
 def test_every_group_has_cases_and_an_unknown_one_is_named(monkeypatch, capsys):
     made = []
-    for name in ("rotary_cases", "attention_cases", "layer_cases", "step_cases", "evaluation_case"):
+    for name in ("rotary_cases", "attention_cases", "layer_cases", "step_cases", "evaluation_case", "lm_cases"):
         monkeypatch.setattr(command, name, lambda *a, name=name, **k: made.append((name, *a)) or [name])
     assert command._cases("rotary", ["tiny"], False, False) == ["rotary_cases"]
     assert command._cases("attention", ["tiny"], False, True) == ["attention_cases"]
@@ -92,6 +133,7 @@ def test_every_group_has_cases_and_an_unknown_one_is_named(monkeypatch, capsys):
     assert command._cases("steps", ["tiny", "paper"], False, False) == ["step_cases"] * 2
     assert command._cases("evaluation", ["tiny", "paper"], False, False) == [["evaluation_case"]]
     assert made[3:] == [("step_cases", "tiny"), ("step_cases", "paper"), ("evaluation_case", "tiny")]
+    assert command._cases("lm", ["tiny"], False, False) == ["lm_cases"]
     monkeypatch.undo()
     assert cli.main(["bench", "--only", "layer"]) == 2
     assert "unknown only 'layer'; did you mean 'layers'?" in capsys.readouterr().err

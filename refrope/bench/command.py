@@ -12,6 +12,7 @@ from typing import Any
 from refrope import kernels
 from refrope.bench.cases import Case, CheckError, Measured, check, measure
 from refrope.bench.kernel_cases import attention_cases, layer_cases, rotary_cases
+from refrope.bench.lm_cases import lm_cases
 from refrope.bench.method_cases import method_cases
 from refrope.bench.step_cases import evaluation_case, step_cases, step_memory
 from refrope.encodings import Resonance, RoPE
@@ -20,7 +21,7 @@ from refrope.errors import check_integer, check_name, comma_list
 from refrope.report import format_table, heading, write_json
 from refrope.settings import PRESETS
 
-GROUPS = ("rotary", "attention", "methods", "layers", "steps", "evaluation", "memory")
+GROUPS = ("rotary", "attention", "methods", "layers", "steps", "evaluation", "lm", "memory")
 
 
 def add_command(commands: Any) -> None:
@@ -28,9 +29,9 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="check and time the kernels and whole steps: beside the least that they could take, and PyTorch",
-        description="Check the results of the kernels and of whole training and evaluation steps, then time each, "
-        "beside its floor (a copy of the same bytes, or its matrix products alone) and, with --torch, the same work in "
-        "PyTorch, in turns. Medians; on a busy machine ratios within one run say more than times.",
+        description="Check the results of the kernels and of whole training, evaluation and language-model steps, then "
+        "time each, beside its floor (a copy of the same bytes, or its matrix products alone) and, with --torch, the "
+        "same work in PyTorch, in turns. Medians; on a busy machine ratios within one run say more than times.",
     )
     add = parser.add_argument
     add("--only", default="all", metavar="A,B", help=f"{', '.join(GROUPS)} (default all)")
@@ -97,6 +98,8 @@ def _cases(group: str, presets: list[str], torch: bool, long: bool) -> list[Case
         return method_cases()
     if group == "layers":
         return layer_cases(torch=torch)
+    if group == "lm":
+        return lm_cases(torch=torch)
     if group == "steps":
         return [case for preset in presets for case in step_cases(preset, torch=torch)]
     return [evaluation_case(preset, torch=torch) for preset in presets if preset != "paper"]

@@ -103,11 +103,12 @@ def _same_losses(config: TransformerConfig) -> Callable[[], float]:
 
 def layer_sizes(config: TransformerConfig) -> list[tuple[int, int]]:
     """(in, out) of every linear layer and of the head."""
-    inner = config.heads * config.head_dim
+    inner, keys = config.heads * config.head_dim, config.key_heads * config.head_dim
+    halves = 2 if config.feed_forward == "swiglu" else 1
     layer = [
-        (config.d_model, 3 * inner),
+        (config.d_model, inner + 2 * keys),
         (inner, config.d_model),
-        (config.d_model, config.d_ff),
+        (config.d_model, halves * config.d_ff),
         (config.d_ff, config.d_model),
     ]
     return [*(layer * config.layers), (config.d_model, config.vocabulary)]

@@ -145,3 +145,31 @@ def evaluation(config: TransformerConfig, inputs: Array, batch_size: int = 64) -
             return model.torch.cat([model.logits(part).argmax(dim=-1) for part in parts])
 
     return evaluate
+
+
+def llama_prefill(config: TransformerConfig, base: float, tokens: Array) -> Task:
+    """All logits of one text by Hugging Face's Llama with random weights. ImportError where transformers is missing."""
+    torch = load()
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocabulary,
+            hidden_size=config.d_model,
+            intermediate_size=config.d_ff,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.key_heads,
+            head_dim=config.head_dim,
+            max_position_embeddings=tokens.shape[1],
+            rope_parameters={"rope_type": "default", "rope_theta": base},
+            tie_word_embeddings=config.tied,
+        )
+    ).eval()
+    given = torch.tensor(tokens)
+
+    def prefill() -> Any:
+        with torch.inference_mode():
+            return model(given).logits
+
+    return prefill
