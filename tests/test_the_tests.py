@@ -11,6 +11,7 @@ import test_encodings
 import test_layers
 import test_optim
 import test_posgen
+import test_posgen_splits
 import test_rotary
 import test_tables
 import test_train
@@ -248,4 +249,4 @@ def test_validation_prefixes_taken_from_training(monkeypatch):
         return rows
 
     monkeypatch.setattr(randomness, "distinct_rows", wrong)
-    caught(test_posgen.test_disjoint_prefixes_are_different_for_all_sizes)
+    caught(test_posgen_splits.test_disjoint_prefixes_are_different_for_all_sizes)
