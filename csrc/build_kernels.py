@@ -12,6 +12,7 @@ CSRC = Path(__file__).parent
 # Paths relative to setup.py, as setuptools wants them.
 ELEMENTWISE = ["csrc/rotary.c", "csrc/elementwise.c"]
 REDUCTIONS = ["csrc/attention.c", "csrc/rmsnorm.c", "csrc/loss.c", "csrc/swiglu.c", "csrc/row_product.c"]
+REDUCTIONS += ["csrc/decode.c"]
 HEADERS = sorted(f"csrc/{path.name}" for path in CSRC.glob("*.h"))
 EXTRA_FLAGS = shlex.split(os.environ.get("REFROPE_CFLAGS", ""))
 

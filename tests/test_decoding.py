@@ -1,12 +1,13 @@
 """One token at a time through calls made ready: what the general way gives, and no other thing."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import BACKENDS, same_bits
 
-from refrope import RoPE, Transformer, TransformerConfig, get_num_threads, set_num_threads
+from refrope import RoPE, Transformer, TransformerConfig, get_num_threads, kernels, set_num_threads
 from refrope.nn import ALiBi, KVCache, decoding
 from refrope.nn.attending import ByLayer
 
@@ -88,14 +89,33 @@ def test_one_token_at_a_time_gives_the_logits_of_the_whole(config, dtype):
 
 def test_the_bits_depend_neither_on_the_threads_nor_on_who_shares_the_reading(monkeypatch):
     model, before = Transformer(LLAMA, seed=1), get_num_threads()
-    alone = decoded(model, tables, np.float32)
+    alone, together = decoded(model, tables, np.float32), []
     monkeypatch.setattr(decoding, "_SHARED", 1)
+    right = decoding.run_in_step
+    monkeypatch.setattr(decoding, "run_in_step", lambda *a, **o: together.append(right(*a, **o)) or together[-1])
     try:
-        for threads in (1, 2, 5):
+        for threads in (1, 2, 5, 11):
             set_num_threads(threads)
             assert same_bits(decoded(model, tables, np.float32), alone)
+            assert len(together[-1]) == threads
     finally:
         set_num_threads(before)
+    found = kernels.run_parts(lambda worker, part: decoded(model, tables, np.float32), 1)  # all of it on one thread
+    assert same_bits(found[0], alone)
+    assert len(together[-1]) == 1
+
+
+def test_texts_that_are_continued_at_the_same_time_do_not_wait_for_each_other_forever(monkeypatch):
+    monkeypatch.setattr(decoding, "_SHARED", 1)
+    before = get_num_threads()
+    alone = decoded(Transformer(LLAMA, seed=1), tables, np.float32)
+    try:
+        set_num_threads(3)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: decoded(Transformer(LLAMA, seed=1), tables, np.float32), range(8)))
+    finally:
+        set_num_threads(before)
+    assert all(same_bits(each, alone) for each in found)
 
 
 def test_weights_that_change_or_are_replaced_are_those_that_count():

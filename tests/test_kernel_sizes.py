@@ -27,6 +27,10 @@ SIZES = {
     "swiglu_forward": {"features": 8, "first": 0, "last": 3},
     "swiglu_backward": {"features": 8, "first": 0, "last": 3},
     "row_product": {"k": 8, "step": 8, "first": 0, "last": 8},
+    "decode": {
+        **{"layers": 2, "d_model": 8, "heads": 2, "kv_heads": 1, "d": 16, "d_ff": 8, "capacity": 5, "length": 3},
+        **{"window": 0, "thread": 0, "threads": 1},
+    },
     "relu_forward": {"first": 0, "last": 8},
     "relu_backward": {"first": 0, "last": 8},
     "dropout": {"first": 0, "last": 8},
@@ -38,6 +42,7 @@ HOSTILE = [-1, -(2**62), -(2**63), 2**63 - 1, 2**62, 2**61, 2**60]
 # Nothing but a limit: which slices form a batch, how many rows form a block, where the second range ends.
 ANY_MAY_FIT = {("rotate", "heads"), ("attention_forward", "heads"), ("rmsnorm_backward", "block")}
 LENGTHS = {"rows", "features", "batches", "n_k", "d", "classes", "last", "parts", "size", "k", "step"}
+LENGTHS |= {"d_model", "d_ff", "layers", "capacity"}
 STRIDED = ["rotate", "rotate_periodic", "attention_forward", "attention_backward", "swiglu_forward", "swiglu_backward"]
 
 
@@ -85,7 +90,7 @@ def test_every_function_is_in_the_table():
     _, lib = native()
     kernels = {n.removeprefix("rr_") for n in dir(lib) if n.startswith("rr_")}
     assert kernels == {f"{n}_{k}" for n in SIZES for k in ("f32", "f64")} | {
-        *("attention_scratch", "compiler", "flags", "simd"),
+        *("attention_scratch", "decode_scratch", "compiler", "flags", "simd"),
     }
 
 
@@ -106,3 +111,9 @@ def test_no_scratch_for_hostile_sizes(d):
     assert lib.rr_attention_scratch(5, d, 1) == -1
     assert lib.rr_attention_scratch(-1, 8, 1) == -1
     assert lib.rr_attention_scratch(2**63 - 1, 8, 1) == lib.rr_attention_scratch(512, 8, 1) > 0
+    assert lib.rr_decode_scratch(8, 4, 2, d, 8, 3) == -1
+    for i in range(6):
+        sizes = [8, 4, 2, 16, 8, 3]
+        assert lib.rr_decode_scratch(*sizes) > 0
+        sizes[i] = d if d != 2**50 else 2**60
+        assert lib.rr_decode_scratch(*sizes) == -1

@@ -1,8 +1,8 @@
 """One setting for the number of threads, and the pool that spreads independent slices over them.
 
-The kernels themselves know nothing of threads. A call is cut into ranges of (batch, head) slices or rows; each range is
-one C call, and cffi releases the interpreter lock during it. No range depends on another, so the result has the same
-bits for any number of threads.
+The kernels themselves know nothing of threads, but for `decode`, whose threads meet within the call. A call is cut into
+ranges of (batch, head) slices or rows; each range is one C call, and cffi releases the interpreter lock during it. No
+range depends on another, so the result has the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -132,6 +132,15 @@ def run_ranges(task: Callable[[int, int], int], count: int) -> list[int]:
         return [task(0, count)]
     bounds = [count * i // threads for i in range(threads + 1)]
     return _together([partial(task, *r) for r in pairwise(bounds)])
+
+
+def run_in_step(task: Callable[[int, int], int], *, alone: bool = False) -> list[int]:
+    """``task(thread, threads)`` on all threads at the same time, for work in which they wait for each other.
+
+    One call, ``task(0, 1)``, where `alone` says so, and inside `run_parts`.
+    """
+    threads = 1 if alone or _in_a_part() else get_num_threads()
+    return _together([partial(task, thread, threads) for thread in range(threads)])
 
 
 def run_parts(task: Callable[[int, int], Result], count: int) -> list[Result]:

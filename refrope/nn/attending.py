@@ -99,7 +99,9 @@ class Attending:
 
     def of_layer(self, layer: int) -> Attending:
         """Attention of one layer, with the rotation that it has."""
-        tables = layers_of(self.rotation)
+        if not isinstance(self.rotation, ByLayer):
+            return self
+        tables = self.rotation.tables
         return replace(self, rotation=tables[min(layer, len(tables) - 1)])
 
     @property

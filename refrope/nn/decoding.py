@@ -1,8 +1,8 @@
-"""One token at a time: a single row's way through all layers, with the arguments of its C calls made ready once.
+"""One token at a time: a single row's way through all layers in one C call, whose arguments are made ready once.
 
 Nearly all of the work is to read the weights from memory. The checks and conversions of the general way, which a long
-text does not notice, would take as long again; its calls are these, in the same order: see `SelfAttention` and
-`FeedForward`.
+text does not notice, would take as long again, and so would handing each product to the threads; its kernels are these,
+in the same order: see `SelfAttention` and `FeedForward`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refrope import kernels
-from refrope.kernels._call import kernel, pointer, readable, run
+from refrope.kernels._call import kernel, pointer, readable
 from refrope.kernels._native_loader import native
+from refrope.kernels.threads import get_num_threads, run_in_step
 from refrope.nn.attending import Attending
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.memory import KVCache
@@ -24,8 +24,9 @@ from refrope.rotary import check_rotate
 
 Array = npt.NDArray[Any]
 
-# Bytes from which threads share what is read: below it, handing over takes as long as is won.
+# Bytes of weights from which threads share the reading: below, handing over takes as long as is won.
 _SHARED = 2**22
+_MEETING = 16  # numbers of a meeting of threads: RR_MEETING in csrc/rr_meet.h
 _WEIGHTS = [f"attention.{name}" for name in ("gain", "qkv", "out")] + [
     f"feed_forward.{name}" for name in ("gain", "in", "out")
 ]
@@ -45,23 +46,16 @@ class Decoding:
         c = self.config = config
         self._params = list(params.values())
         self.dtype = self._params[0].dtype
-        self._layers = [[pointer(params[f"layers.{i}.{name}"]) for name in _WEIGHTS] for i in range(c.layers)]
-        ffi, lib = native()
-        inner, keys = c.heads * c.head_dim, c.key_heads * c.head_dim
-        sizes = {"n": c.d_model, "inv_rms": 1, "qkv": inner + 2 * keys, "o": inner, "lse": c.heads, "h": 2 * c.d_ff}
-        self._rows = {name: np.empty(size, self.dtype) for name, size in sizes.items()}
-        self._rows["scratch"] = np.empty(lib.rr_attention_scratch(1, c.head_dim, False), self.dtype)
-        self._at = {name: pointer(row) for name, row in self._rows.items()}
-        self._heads = self._rows["qkv"].reshape(1, -1, 1, c.head_dim)
-        self._strides = {
-            "heads": ffi.new("ptrdiff_t[3]", [0, c.head_dim, 0]),
-            "halves": ffi.new("ptrdiff_t[3]", [0, 0, 0]),
-            "no bias": ffi.new("ptrdiff_t[4]", [0, 0, 0, 0]),
-            "kept": ffi.new("ptrdiff_t[3]"),
-        }
-        self._nothing = ffi.NULL
-        names = ("rmsnorm_forward", "row_product", "rotate", "attention_forward", "swiglu_forward")
-        self._c = {name: kernel(name, self.dtype) for name in names}
+        read = [params[f"layers.{i}.{name}"] for i in range(c.layers) for name in _WEIGHTS]
+        ffi, _ = native()
+        c_type = "float" if self.dtype == np.float32 else "double"
+        self._weights = ffi.new(f"{c_type} *[]", [pointer(weight) for weight in read])
+        self._tables = ffi.new(f"{c_type} *[]", 2 * c.layers)
+        self._pairs = ffi.new("ptrdiff_t[]", c.layers)
+        self._nbytes = sum(weight.nbytes for weight in read)
+        self._scratch = np.empty(0, self.dtype)
+        self._heads = np.empty((1, c.heads + c.key_heads, 1, c.head_dim), self.dtype)
+        self._c = kernel("decode", self.dtype)
 
     @staticmethod
     def suits(config: TransformerConfig, attending: Attending) -> bool:
@@ -89,69 +83,33 @@ class Decoding:
         ValueError
             Tables that do not fit.
         """
-        c, at, call = self.config, self._at, self._c
-        inner, width = c.heads * c.head_dim, len(self._rows["qkv"])
-        row, gate, up = pointer(x), at["h"], at["h"] + c.d_ff
-        ready: dict[int, Any] = {}
-        keys, values = (kept[:, 0, :, cache.length] for kept in (cache.keys, cache.values))
-        kept = pointer(cache.keys), pointer(cache.values)
-        new_k, new_v = self._heads[0, c.heads :, 0][: c.key_heads], self._heads[0, c.heads + c.key_heads :, 0]
-        o = self._rows["o"].reshape(1, c.heads, 1, c.head_dim)
-        failed = 0
-        for i, (gain, qkv, out, gain_after, into, back) in enumerate(self._layers):
-            tables = attending.of_layer(i).rotation
-            failed |= call["rmsnorm_forward"](row, gain, at["n"], at["inv_rms"], c.d_model, c.eps, 0, 1)
-            self._product(at["n"], qkv, at["qkv"], c.d_model, width, False)
-            if tables is not None:
-                if id(tables) not in ready:
-                    ready[id(tables)] = self._tables(tables)
-                self._turn(*ready[id(tables)])
-            keys[i], values[i] = new_k, new_v
-            if self._shared(cache.length * c.key_heads * c.head_dim):
-                k, v = (each[i, :, :, : cache.length + 1] for each in (cache.keys, cache.values))
-                kernels.attention_forward(self._heads[:, : c.heads], k, v, scale=scale, window=attending.window, out=o)
-            else:
-                failed |= self._attend(i, kept, attending.window, scale, cache)
-            self._product(at["o"], out, row, inner, c.d_model, True)
-            failed |= call["rmsnorm_forward"](row, gain_after, at["n"], at["inv_rms"], c.d_model, c.eps, 0, 1)
-            self._product(at["n"], into, gate, c.d_model, 2 * c.d_ff, False)
-            failed |= call["swiglu_forward"](gate, up, gate, self._strides["halves"], c.d_ff, 0, 1)
-            self._product(gate, back, row, c.d_ff, c.d_model, True)
-        assert not failed, "sizes that the kernels refuse"
-
-    def _product(self, x: Any, weight: Any, y: Any, rows: int, columns: int, add: bool) -> None:
-        """``y = x W`` or ``y += x W``."""
-        arguments = (x, weight, y, rows, columns, False, add)
-        if self._shared(rows * columns):
-            run(self._c["row_product"], arguments, columns, "row_product")
-        else:
-            self._c["row_product"](*arguments, 0, columns)
-
-    def _shared(self, numbers: int) -> bool:
-        return numbers * self.dtype.itemsize >= _SHARED
-
-    def _tables(self, tables: Any) -> tuple[Any, Any, int]:
-        """Pointers to cos and sin, and how many pairs they have."""
-        cos, sin = (table.reshape(-1, table.shape[-1]) if table.ndim == 3 else table for table in tables)
-        check_rotate(self._heads, cos, sin, "half", False, None)
-        return pointer(readable(cos)), pointer(readable(sin)), cos.shape[1]
-
-    def _turn(self, cos: Any, sin: Any, pairs: int) -> None:
-        """Queries and keys in place."""
-        c, heads = self.config, self._strides["heads"]
-        turning, place = c.heads + c.key_heads, self._at["qkv"]
-        self._c["rotate"](place, heads, place, heads, cos, sin, turning, 1, c.head_dim, 0, pairs, 0, 0, 0, turning)
-
-    def _attend(self, i: int, kept: tuple[Any, Any], window: int | None, scale: float, cache: KVCache) -> int:
-        """The row's attention to all keys of a layer, its own the last of them."""
-        c, at, strides, end = self.config, self._at, self._strides, cache.length + 1
-        capacity = cache.shape[2]
-        strides["kept"][0], strides["kept"][1], strides["kept"][2] = 0, capacity * c.head_dim, c.head_dim
-        k, v = (each + i * c.key_heads * capacity * c.head_dim for each in kept)
-        width = window if window is not None and window < end else 0
-        failed: int = self._c["attention_forward"](
-            *(at["qkv"], strides["heads"], k, strides["kept"], v, strides["kept"]),
-            *(self._nothing, strides["no bias"], at["o"], strides["heads"], at["lse"], at["scratch"]),
-            *(c.heads, c.key_heads, 1, end, c.head_dim, scale, 1, width, 0, 0, 0, 0, 0, c.heads),
+        c, length = self.config, cache.length
+        read = self._turn(attending)
+        window = attending.window if attending.window is not None and attending.window <= length else 0
+        ffi, lib = native()
+        sizes = (c.d_model, c.heads, c.key_heads, c.head_dim, c.d_ff)
+        scratch = lib.rr_decode_scratch(*sizes, get_num_threads())
+        if len(self._scratch) < scratch:
+            self._scratch = np.empty(scratch, self.dtype)
+        arguments = (
+            *(pointer(x), self._weights, self._tables, self._pairs, pointer(cache.keys), pointer(cache.values)),
+            *(pointer(self._scratch), ffi.new("int64_t[]", _MEETING), c.layers, *sizes, cache.shape[2], length, window),
+            *(c.eps, scale),
         )
-        return failed
+        failed = run_in_step(lambda thread, threads: self._c(*arguments, thread, threads), alone=self._nbytes < _SHARED)
+        del read  # the tables, whose memory the call has read
+        assert not any(failed), "sizes that the kernels refuse"
+
+    def _turn(self, attending: Attending) -> list[Array]:
+        """Note where the tables of the layers lie; arrays that must live as long as these are read."""
+        ready: dict[int, tuple[Array, Array]] = {}
+        for i in range(self.config.layers):
+            tables: Any = attending.of_layer(i).rotation
+            if tables is not None and id(tables) not in ready:
+                cos, sin = (table.reshape(-1, table.shape[-1]) if table.ndim == 3 else table for table in tables)
+                check_rotate(self._heads, cos, sin, "half", False, None)
+                ready[id(tables)] = readable(cos), readable(sin)
+            self._pairs[i] = 0 if tables is None else ready[id(tables)][0].shape[1]
+            for j, table in enumerate(() if tables is None else ready[id(tables)]):
+                self._tables[2 * i + j] = pointer(table)
+        return [table for both in ready.values() for table in both]

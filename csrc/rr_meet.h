@@ -1,0 +1,64 @@
+/*
+ * rr_meet.h - where the threads of one call wait for each other. Only calls that say so need this: ranges of all others
+ * do not depend on each other.
+ *
+ * Notes : a wait is a few hundred nanoseconds where every thread has a core, so threads spin; after some microseconds
+ *         they offer their core to others at each turn.
+ */
+#ifndef RR_MEET_H
+#define RR_MEET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "rr_config.h"
+
+#if defined(_WIN32)
+#include <windows.h>
+#define RR_YIELD() SwitchToThread()
+#else
+#include <sched.h>
+#define RR_YIELD() sched_yield()
+#endif
+
+#if defined(__GNUC__)
+#define RR_ARRIVE(count) __atomic_add_fetch(count, 1, __ATOMIC_ACQ_REL)
+#define RR_READ(number) __atomic_load_n(number, __ATOMIC_ACQUIRE)
+#define RR_WRITE(number, value) __atomic_store_n(number, value, __ATOMIC_RELEASE)
+#else
+#define RR_ARRIVE(count) InterlockedIncrement64(count)
+#define RR_READ(number) InterlockedCompareExchange64(number, 0, 0)
+#define RR_WRITE(number, value) InterlockedExchange64(number, value)
+#endif
+
+#if defined(__x86_64__) || defined(__i386__)
+#define RR_PAUSE() __builtin_ia32_pause()
+#else
+#define RR_PAUSE() ((void)0)
+#endif
+
+enum {
+    RR_SPINS = 2000,       /* before a core is offered */
+    RR_MEETING = 16        /* numbers of a meeting: two that lie in different lines of memory */
+};
+
+/* Return when `threads` threads are here. `meeting`: RR_MEETING zeros at first, of these threads alone. */
+RR_INLINE void rr_meet(int64_t *meeting, ptrdiff_t threads)
+{
+    int64_t *arrived = meeting, *turn = meeting + RR_MEETING / 2;
+    if (threads == 1) return;
+    const int64_t now = RR_READ(turn);
+    if (RR_ARRIVE(arrived) == threads) {
+        RR_WRITE(arrived, 0);
+        RR_WRITE(turn, now + 1);
+        return;
+    }
+    for (int64_t spins = 0; RR_READ(turn) == now; spins++) {
+        if (spins < RR_SPINS)
+            RR_PAUSE();
+        else
+            RR_YIELD();
+    }
+}
+
+#endif
