@@ -39,10 +39,11 @@ RR_CLONES static void RR(added)(const REAL *products, REAL *y, ptrdiff_t columns
  *            keys, values  [layers, kv_heads, capacity, d], of which `length` rows are there
  *            window  1 .. length + 1: the keys that the token sees, its own included; 0: all
  *            scale   multiplies the scores; eps is that of rmsnorm
- *            scratch [rr_decode_scratch(...)], meeting [16] zeros; of this call alone, shared by its threads
+ *            scratch [rr_decode_scratch(...)], meeting [RR_MEETING] zeros; of this call alone, shared by its threads
  *            thread, threads  all of them call at the same time, with the same arguments but for the first, and wait
- *                    for each other: a call that is not made leaves the others waiting
- * Returned : x; row `length` of keys and values; 0 done, 1 bad size (nothing written, no thread waits)
+ *                    for each other: a call that is not made leaves the others waiting, until meeting[16] is set
+ * Returned : x; row `length` of keys and values; 0 done, 1 bad size (nothing written, no thread waits), 2 called off
+ *            (x and the row may hold anything)
  */
 int RR(decode)(REAL *x, const REAL *const *weights, const REAL *const *tables, const ptrdiff_t *pairs, REAL *keys,
                REAL *values, REAL *scratch, int64_t *meeting, ptrdiff_t layers, ptrdiff_t d_model, ptrdiff_t heads,
@@ -71,7 +72,7 @@ int RR(decode)(REAL *x, const REAL *const *weights, const REAL *const *tables, c
 
         failed |= RR(rmsnorm_forward)(x, w[0], n, factor, d_model, eps, 0, 1);
         failed |= RR(blocks)(n, w[1], products, d_model, width, thread, threads);
-        rr_meet(meeting, threads);
+        if (rr_meet(meeting, threads)) return 2;
         if (thread == 0) { /* microseconds */
             RR(added)(products, qkv, width, 0, 0, width);
             if (pairs[i])
@@ -82,28 +83,28 @@ int RR(decode)(REAL *x, const REAL *const *weights, const REAL *const *tables, c
                 memcpy(v + (g * capacity + length) * d, qkv + inner + (kv_heads + g) * d, (size_t)d * sizeof(REAL));
             }
         }
-        rr_meet(meeting, threads);
+        if (rr_meet(meeting, threads)) return 2;
         failed |= RR(attention_forward)(qkv, by_head, k, by_key, v, by_key, NULL, no_bias, o, by_head, lse, rest, heads,
                                         kv_heads, 1, length + 1, d, scale, 1, window, 0, 0, 0, 0, of_heads.first,
                                         of_heads.last);
-        rr_meet(meeting, threads);
+        if (rr_meet(meeting, threads)) return 2;
         failed |= RR(blocks)(o, w[2], products, inner, d_model, thread, threads);
-        rr_meet(meeting, threads);
+        if (rr_meet(meeting, threads)) return 2;
         RR(added)(products, x, d_model, 1, of_model.first, of_model.last);
-        rr_meet(meeting, threads);
+        if (rr_meet(meeting, threads)) return 2;
 
         failed |= RR(rmsnorm_forward)(x, w[3], n, factor, d_model, eps, 0, 1);
         failed |= RR(blocks)(n, w[4], products, d_model, 2 * d_ff, thread, threads);
-        rr_meet(meeting, threads);
+        if (rr_meet(meeting, threads)) return 2;
         RR(added)(products, h, 2 * d_ff, 0, of_ff.first, of_ff.last);
         RR(added)(products, h, 2 * d_ff, 0, d_ff + of_ff.first, d_ff + of_ff.last);
         failed |= RR(swiglu_forward)(h + of_ff.first, h + d_ff + of_ff.first, h + of_ff.first, no_rows,
                                      of_ff.last - of_ff.first, 0, 1);
-        rr_meet(meeting, threads);
+        if (rr_meet(meeting, threads)) return 2;
         failed |= RR(blocks)(h, w[5], products, d_ff, d_model, thread, threads);
-        rr_meet(meeting, threads);
+        if (rr_meet(meeting, threads)) return 2;
         RR(added)(products, x, d_model, 1, of_model.first, of_model.last);
-        rr_meet(meeting, threads);
+        if (rr_meet(meeting, threads)) return 2;
     }
     return failed;
 }

@@ -38,27 +38,33 @@
 #endif
 
 enum {
-    RR_SPINS = 2000,       /* before a core is offered */
-    RR_MEETING = 16        /* numbers of a meeting: two that lie in different lines of memory */
+    RR_SPINS = 2000, /* before a core is offered */
+    RR_MEETING = 24  /* numbers of a meeting: three that lie in different lines of memory */
 };
 
-/* Return when `threads` threads are here. `meeting`: RR_MEETING zeros at first, of these threads alone. */
-RR_INLINE void rr_meet(int64_t *meeting, ptrdiff_t threads)
+/*
+ * Return 0 when `threads` threads are here, or 1 when the meeting is called off: its number 16 is not 0, since a thread
+ * will never come. `meeting`: RR_MEETING zeros at first, of these threads alone.
+ */
+RR_INLINE int rr_meet(int64_t *meeting, ptrdiff_t threads)
 {
-    int64_t *arrived = meeting, *turn = meeting + RR_MEETING / 2;
-    if (threads == 1) return;
+    int64_t *arrived = meeting, *turn = meeting + 8, *off = meeting + 16;
+    if (threads == 1) return 0;
     const int64_t now = RR_READ(turn);
     if (RR_ARRIVE(arrived) == threads) {
         RR_WRITE(arrived, 0);
         RR_WRITE(turn, now + 1);
-        return;
+        return 0;
     }
     for (int64_t spins = 0; RR_READ(turn) == now; spins++) {
         if (spins < RR_SPINS)
             RR_PAUSE();
+        else if (RR_READ(off))
+            return 1;
         else
             RR_YIELD();
     }
+    return 0;
 }
 
 #endif

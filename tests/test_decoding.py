@@ -105,6 +105,32 @@ def test_the_bits_depend_neither_on_the_threads_nor_on_who_shares_the_reading(mo
     assert len(together[-1]) == 1
 
 
+def test_an_interrupted_step_ends_and_the_next_one_is_right(monkeypatch):
+    model, before = Transformer(LLAMA, seed=1), get_num_threads()
+    alone = decoded(model, tables, np.float32)
+    monkeypatch.setattr(decoding, "_SHARED", 1)
+    right, steps = decoding.run_in_step, []
+
+    def interrupted(task, call_off, *, alone):
+        def one(thread, threads):
+            steps.append(thread)
+            if thread == 0 and len(steps) < 9:
+                raise KeyboardInterrupt
+            return task(thread, threads)
+
+        return right(one, call_off, alone=alone)
+
+    monkeypatch.setattr(decoding, "run_in_step", interrupted)
+    try:
+        set_num_threads(3)
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                decoded(model, tables, np.float32)
+        assert same_bits(decoded(model, tables, np.float32), alone)
+    finally:
+        set_num_threads(before)
+
+
 def test_texts_that_are_continued_at_the_same_time_do_not_wait_for_each_other_forever(monkeypatch):
     monkeypatch.setattr(decoding, "_SHARED", 1)
     before = get_num_threads()

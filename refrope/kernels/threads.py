@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -134,13 +134,14 @@ def run_ranges(task: Callable[[int, int], int], count: int) -> list[int]:
     return _together([partial(task, *r) for r in pairwise(bounds)])
 
 
-def run_in_step(task: Callable[[int, int], int], *, alone: bool = False) -> list[int]:
+def run_in_step(task: Callable[[int, int], int], call_off: Callable[[], None], *, alone: bool = False) -> list[int]:
     """``task(thread, threads)`` on all threads at the same time, for work in which they wait for each other.
 
-    One call, ``task(0, 1)``, where `alone` says so, and inside `run_parts`.
+    One call, ``task(0, 1)``, where `alone` says so, and inside `run_parts`. `call_off` is called where the calling
+    thread does not come, since it was interrupted: the others must not wait for it.
     """
     threads = 1 if alone or _in_a_part() else get_num_threads()
-    return _together([partial(task, thread, threads) for thread in range(threads)])
+    return _together([partial(task, thread, threads) for thread in range(threads)], call_off)
 
 
 def run_parts(task: Callable[[int, int], Result], count: int) -> list[Result]:
@@ -181,12 +182,17 @@ def _in_a_part() -> bool:
     return getattr(_thread, "whole", False)
 
 
-def _together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
+def _together(tasks: Sequence[Callable[[], Result]], call_off: Callable[[], None] = lambda: None) -> list[Result]:
     """The results of all tasks, run at the same time; an error of one is raised when none runs any more."""
-    with _lock:  # nobody closes the pool in between
-        futures = [_get_pool(len(tasks) - 1).submit(task) for task in tasks[1:]] if len(tasks) > 1 else []
+    futures: list[Future[Result]] = []
     try:
+        with _lock:  # nobody closes the pool in between
+            for task in tasks[1:]:
+                futures.append(_get_pool(len(tasks) - 1).submit(task))
         first = tasks[0]()  # the calling thread works too
+    except BaseException:
+        call_off()
+        raise
     finally:
         wait(futures)
     return [first, *(future.result() for future in futures)]

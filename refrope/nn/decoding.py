@@ -26,7 +26,8 @@ Array = npt.NDArray[Any]
 
 # Bytes of weights from which threads share the reading: below, handing over takes as long as is won.
 _SHARED = 2**22
-_MEETING = 16  # numbers of a meeting of threads: RR_MEETING in csrc/rr_meet.h
+# Numbers of a meeting of threads, and which of them calls it off: csrc/rr_meet.h.
+_MEETING, _OFF = 24, 16
 _WEIGHTS = [f"attention.{name}" for name in ("gain", "qkv", "out")] + [
     f"feed_forward.{name}" for name in ("gain", "in", "out")
 ]
@@ -91,12 +92,16 @@ class Decoding:
         scratch = lib.rr_decode_scratch(*sizes, get_num_threads())
         if len(self._scratch) < scratch:
             self._scratch = np.empty(scratch, self.dtype)
+        meeting = ffi.new("int64_t[]", _MEETING)
         arguments = (
             *(pointer(x), self._weights, self._tables, self._pairs, pointer(cache.keys), pointer(cache.values)),
-            *(pointer(self._scratch), ffi.new("int64_t[]", _MEETING), c.layers, *sizes, cache.shape[2], length, window),
-            *(c.eps, scale),
+            *(pointer(self._scratch), meeting, c.layers, *sizes, cache.shape[2], length, window, c.eps, scale),
         )
-        failed = run_in_step(lambda thread, threads: self._c(*arguments, thread, threads), alone=self._nbytes < _SHARED)
+        failed = run_in_step(
+            lambda thread, threads: self._c(*arguments, thread, threads),
+            lambda: meeting.__setitem__(_OFF, 1),
+            alone=self._nbytes < _SHARED,
+        )
         del read  # the tables, whose memory the call has read
         assert not any(failed), "sizes that the kernels refuse"
 
