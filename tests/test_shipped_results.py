@@ -1,5 +1,6 @@
 """Results that come with the sources: reports read them, and README's tables are theirs."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def spread(found):
 # ---- accuracies
 
 
-@pytest.mark.parametrize("name", ["posgen-tiny", "posgen-methods", "posgen-reproduction"])
+@pytest.mark.parametrize("name", ["posgen-tiny", "posgen-methods", "posgen-reproduction", "posgen-pointers"])
 def test_shipped_results_can_be_read(name):
     cells = cells_of(name)
     assert cells.varying == ()
@@ -69,6 +70,23 @@ def test_the_readmes_ablations_are_the_shipped_ones():
     assert len(shown) == 30
     for cell in shown:
         assert f"| {spread(cell.estimate())} |" in README
+
+
+def test_the_readmes_pointers_are_the_shipped_ones():
+    cells = gather(read([SHIPPED / "posgen-pointers", SHIPPED / "posgen-pointers-latin"]))
+    labels = {("pointers", "sum"): "", ("pointers", "latin"): ", Latin square"}
+    for task, (encoding, rule) in itertools.product(TASKS, labels):
+        found = {
+            cell.test_length: cell
+            for cell in cells.cells
+            if (cell.task, cell.encoding) == (task, encoding) and ("rule", rule) in cell.settings
+        }
+        if not found:
+            continue
+        assert sorted(found) == [256, 1024, 4096]
+        numbers = [spread(found[length].estimate()) for length in sorted(found)]
+        row = " | ".join([task + labels[encoding, rule], str(len(found[256].seeds)), *numbers])
+        assert f"| {row} |" in README
 
 
 # ---- which rule a model uses
