@@ -36,7 +36,7 @@ SIZES = TransformerConfig(
     head_scale=1.0,
 )
 BASE = 100_000.0
-PROMPT, CHUNK = 2_048, 512  # `refrope lm` reads texts in such pieces, too
+PROMPT, CHUNK = 2_048, 1_024  # `refrope lm` reads texts in such pieces, too
 CONTEXT = 512  # tokens before the new one
 CHECKED = 24  # tokens of which both backends' logits are compared
 # Largest difference of a logit between the backends, over the largest logit: 30 layers of float32 sums.
@@ -82,7 +82,8 @@ def reading(model: Transformer, tokens: Array, chunk: int) -> Callable[[], Array
         cache.length = 0
         for start in range(0, tokens.shape[1], chunk):
             piece = slice(start, start + chunk)
-            logits = model.forward(tokens[:, piece], (cos[piece], sin[piece]), cache=cache)
+            with single_blas_thread():
+                logits = model.forward(tokens[:, piece], (cos[piece], sin[piece]), cache=cache)
         last: Array = logits[0, -1]
         return last
 

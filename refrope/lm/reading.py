@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from refrope.errors import check_integer, describe
+from refrope.kernels import single_blas_thread
 from refrope.lm.scoring import RotationSource
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
@@ -75,7 +77,8 @@ class Reader:
             piece = tokens[first : first + PIECE]
             start = self.cache.length
             tables = self.rotation(np.arange(start, start + len(piece)))
-            logits = self.model.forward(piece[None], tables, cache=self.cache, last=1)[0, -1]
+            with single_blas_thread() if len(piece) > 1 else nullcontext():
+                logits = self.model.forward(piece[None], tables, cache=self.cache, last=1)[0, -1]
             self._tokens[start : start + len(piece)] = piece
         return logits
 

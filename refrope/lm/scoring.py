@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.errors import check_integer, describe
-from refrope.kernels.threads import run_ranges
+from refrope.kernels.threads import run_ranges, single_blas_thread
 from refrope.nn.attending import Rotation
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
@@ -24,7 +24,7 @@ IntArray = npt.NDArray[np.int64]
 # The tables of `Transformer.forward` for the tokens at some positions.
 RotationSource = Callable[[IntArray], Rotation]
 
-CHUNK = 512  # tokens that go through the model together: enough rows for its products, few enough for their logits
+CHUNK = 1024  # tokens that go through the model together: enough rows for its products, few enough for their logits
 _BLOCK = 1 << 18  # logits whose exponentials stand in memory together
 
 
@@ -139,7 +139,8 @@ def token_log_likelihoods(
     result = np.empty(read)
     for start in range(0, read, chunk):
         end = min(start + chunk, read)
-        logits = model.forward(tokens[None, start:end], rotation(np.arange(start, end)), cache=cache)
+        with single_blas_thread():
+            logits = model.forward(tokens[None, start:end], rotation(np.arange(start, end)), cache=cache)
         result[start:end] = log_likelihoods(logits[0], tokens[start + 1 : end + 1])
         if advance is not None:
             advance(end - start)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.errors import check_integer, describe
+from refrope.kernels import single_blas_thread
 from refrope.lm.scoring import FloatArray, RotationSource, by_rows, log_likelihoods
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
@@ -104,7 +105,8 @@ def compare(
         piece, targets = tokens[None, start:end], tokens[start + 1 : end + 1]
         kept: npt.NDArray[Any] = np.empty(0)
         for number, (rotation, cache) in enumerate(zip([own, *others], caches, strict=True)):
-            logits = model.forward(piece, rotation(np.arange(start, end)), cache=cache)[0]
+            with single_blas_thread():
+                logits = model.forward(piece, rotation(np.arange(start, end)), cache=cache)[0]
             scores[number, start:end] = log_likelihoods(logits, targets)
             if number:
                 divergence[number - 1, start:end] = divergences(kept, logits)
