@@ -41,12 +41,12 @@ RR_CLONES static void RR(added)(const REAL *products, REAL *y, ptrdiff_t columns
  *            scale   multiplies the scores; eps is that of rmsnorm
  *            scratch [rr_decode_scratch(...)], meeting [RR_MEETING] zeros; of this call alone, shared by its threads
  *            thread, threads  all of them call at the same time, with the same arguments but for the first, and wait
- *                    for each other: a call that is not made leaves the others waiting, until meeting[16] is set
+ *                    for each other: a call that is not made leaves the others waiting, until meeting[32] is set
  * Returned : x; row `length` of keys and values; 0 done, 1 bad size (nothing written, no thread waits), 2 called off
  *            (x and the row may hold anything)
  */
 int RR(decode)(REAL *x, const REAL *const *weights, const REAL *const *tables, const ptrdiff_t *pairs, REAL *keys,
-               REAL *values, REAL *scratch, int64_t *meeting, ptrdiff_t layers, ptrdiff_t d_model, ptrdiff_t heads,
+               REAL *values, REAL *scratch, int32_t *meeting, ptrdiff_t layers, ptrdiff_t d_model, ptrdiff_t heads,
                ptrdiff_t kv_heads, ptrdiff_t d, ptrdiff_t d_ff, ptrdiff_t capacity, ptrdiff_t length, ptrdiff_t window,
                double eps, double scale, ptrdiff_t thread, ptrdiff_t threads)
 {

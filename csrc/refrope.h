@@ -103,11 +103,11 @@ int rr_row_product_f64(const double *x, const double *w, double *y, ptrdiff_t k,
 ptrdiff_t rr_decode_scratch(ptrdiff_t d_model, ptrdiff_t heads, ptrdiff_t kv_heads, ptrdiff_t d, ptrdiff_t d_ff,
                             ptrdiff_t threads);
 int rr_decode_f32(float *x, const float *const *weights, const float *const *tables, const ptrdiff_t *pairs, float *keys,
-                  float *values, float *scratch, int64_t *meeting, ptrdiff_t layers, ptrdiff_t d_model, ptrdiff_t heads,
+                  float *values, float *scratch, int32_t *meeting, ptrdiff_t layers, ptrdiff_t d_model, ptrdiff_t heads,
                   ptrdiff_t kv_heads, ptrdiff_t d, ptrdiff_t d_ff, ptrdiff_t capacity, ptrdiff_t length,
                   ptrdiff_t window, double eps, double scale, ptrdiff_t thread, ptrdiff_t threads);
 int rr_decode_f64(double *x, const double *const *weights, const double *const *tables, const ptrdiff_t *pairs, double *keys,
-                  double *values, double *scratch, int64_t *meeting, ptrdiff_t layers, ptrdiff_t d_model, ptrdiff_t heads,
+                  double *values, double *scratch, int32_t *meeting, ptrdiff_t layers, ptrdiff_t d_model, ptrdiff_t heads,
                   ptrdiff_t kv_heads, ptrdiff_t d, ptrdiff_t d_ff, ptrdiff_t capacity, ptrdiff_t length,
                   ptrdiff_t window, double eps, double scale, ptrdiff_t thread, ptrdiff_t threads);
 

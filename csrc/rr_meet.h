@@ -26,9 +26,9 @@
 #define RR_READ(number) __atomic_load_n(number, __ATOMIC_ACQUIRE)
 #define RR_WRITE(number, value) __atomic_store_n(number, value, __ATOMIC_RELEASE)
 #else
-#define RR_ARRIVE(count) InterlockedIncrement64(count)
-#define RR_READ(number) InterlockedCompareExchange64(number, 0, 0)
-#define RR_WRITE(number, value) InterlockedExchange64(number, value)
+#define RR_ARRIVE(count) InterlockedIncrement((volatile LONG *)(count))
+#define RR_READ(number) InterlockedCompareExchange((volatile LONG *)(number), 0, 0)
+#define RR_WRITE(number, value) InterlockedExchange((volatile LONG *)(number), value)
 #endif
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -39,30 +39,32 @@
 
 enum {
     RR_SPINS = 2000, /* before a core is offered */
-    RR_MEETING = 24  /* numbers of a meeting: three that lie in different lines of memory */
+    RR_MEETING = 48  /* numbers of a meeting: three that lie in different lines of memory */
 };
 
 /*
- * Return 0 when `threads` threads are here, or 1 when the meeting is called off: its number 16 is not 0, since a thread
+ * Return 0 when `threads` threads are here, or 1 when the meeting is called off: its number 32 is not 0, since a thread
  * will never come. `meeting`: RR_MEETING zeros at first, of these threads alone.
  */
-RR_INLINE int rr_meet(int64_t *meeting, ptrdiff_t threads)
+RR_INLINE int rr_meet(int32_t *meeting, ptrdiff_t threads)
 {
-    int64_t *arrived = meeting, *turn = meeting + 8, *off = meeting + 16;
+    int32_t *arrived = meeting, *turn = meeting + 16, *off = meeting + 32;
     if (threads == 1) return 0;
-    const int64_t now = RR_READ(turn);
+    const int32_t now = RR_READ(turn);
     if (RR_ARRIVE(arrived) == threads) {
         RR_WRITE(arrived, 0);
         RR_WRITE(turn, now + 1);
         return 0;
     }
-    for (int64_t spins = 0; RR_READ(turn) == now; spins++) {
-        if (spins < RR_SPINS)
+    for (int spins = 0; RR_READ(turn) == now;) {
+        if (spins < RR_SPINS) {
+            spins++;
             RR_PAUSE();
-        else if (RR_READ(off))
+        } else if (RR_READ(off)) {
             return 1;
-        else
+        } else {
             RR_YIELD();
+        }
     }
     return 0;
 }

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from refrope.evaluate import on_replicas, sequence_parts
 from refrope.kernels import parts_at_once
-from refrope.nn.attending import ByLayer, Rotation
+from refrope.nn.attending import ByLayer, LayerRotation, Rotation
 from refrope.nn.optim import AdamW
 from refrope.nn.transformer import Transformer
 
@@ -116,8 +117,10 @@ def gradients_kept(parts: int, nbytes: int, threads: int) -> int:
 
 def _of_sequences(tables: Rotation, rows: slice) -> Rotation:
     """The tables of some sequences, where each has its own."""
-    if isinstance(tables, ByLayer) or tables is None or not isinstance(tables[0], np.ndarray) or tables[0].ndim < 3:
-        return tables  # those of layers are one for all sequences
+    if isinstance(tables, ByLayer):
+        return replace(tables, tables=tuple(cast(LayerRotation, _of_sequences(each, rows)) for each in tables.tables))
+    if tables is None or not isinstance(tables[0], np.ndarray) or tables[0].ndim < 3:
+        return tables
     return tables[0][rows], tables[1][rows]
 
 

@@ -263,8 +263,8 @@ def test_new_fields_at_their_defaults_change_no_weight_and_no_name_of_a_run():
         (lambda m: m.forward(tokens(), tables(), last=14), r"last is 14, expected an integer in \[0, 13\]"),
         (lambda m: m.forward(tokens(), tables(), last=1, keep=True), "last with keep or dropout, expected the logits"),
         (lambda m: m.forward(tokens(), ByLayer((tables(),))), "ByLayer of 1, expected one for each of 2 layers"),
-        (lambda m: ByLayer([tables(), tables()]), "expected a tuple, an entry for each layer"),
-        (lambda m: ByLayer(()), "expected a tuple, an entry for each layer"),
+        (lambda m: ByLayer([tables(), tables()]), "expected a tuple, one entry for each layer"),
+        (lambda m: ByLayer(()), "expected a tuple, one entry for each layer"),
         (
             lambda m: m.forward(tokens(), ByLayer((tables(), tables(stop=9)))),
             r"rotate: cos is float64\(9, 5\), expected",

@@ -134,14 +134,25 @@ def run_ranges(task: Callable[[int, int], int], count: int) -> list[int]:
     return _together([partial(task, *r) for r in pairwise(bounds)])
 
 
-def run_in_step(task: Callable[[int, int], int], call_off: Callable[[], None], *, alone: bool = False) -> list[int]:
-    """``task(thread, threads)`` on all threads at the same time, for work in which they wait for each other.
+def threads_in_step(most: int) -> int:
+    """How many threads `run_in_step` may be given: as many as the kernels use, but `most`, and one inside a part."""
+    return 1 if _in_a_part() else min(get_num_threads(), most)
 
-    One call, ``task(0, 1)``, where `alone` says so, and inside `run_parts`. `call_off` is called where the calling
-    thread does not come, since it was interrupted: the others must not wait for it.
+
+def run_in_step(task: Callable[[int], int], threads: int, call_off: Callable[[], None]) -> list[int]:
+    """``task(thread)`` on `threads` threads at the same time, for work in which they wait for each other.
+
+    `call_off` is called where one of them does not come, since it was interrupted or failed: the others must not wait.
     """
-    threads = 1 if alone or _in_a_part() else get_num_threads()
-    return _together([partial(task, thread, threads) for thread in range(threads)], call_off)
+
+    def careful(thread: int) -> int:
+        try:
+            return task(thread)
+        except BaseException:
+            call_off()
+            raise
+
+    return _together([partial(careful, thread) for thread in range(threads)], call_off)
 
 
 def run_parts(task: Callable[[int, int], Result], count: int) -> list[Result]:
@@ -184,6 +195,8 @@ def _in_a_part() -> bool:
 
 def _together(tasks: Sequence[Callable[[], Result]], call_off: Callable[[], None] = lambda: None) -> list[Result]:
     """The results of all tasks, run at the same time; an error of one is raised when none runs any more."""
+    if len(tasks) == 1:
+        return [tasks[0]()]
     futures: list[Future[Result]] = []
     try:
         with _lock:  # nobody closes the pool in between
@@ -209,7 +222,7 @@ def _get_pool(workers: int) -> ThreadPoolExecutor:
 def _close_pool() -> None:
     global _pool  # noqa: PLW0603
     if _pool is not None:
-        _pool.shutdown()
+        _pool.shutdown(wait=False)  # under the lock, which its tasks may want: they end, and nobody waits here
         _pool = None
 
 

@@ -115,7 +115,7 @@ def token_log_likelihoods(
     rotation : function
         Of positions (int64): the tables of `Transformer.forward` for them.
     chunk : int
-        Tokens that are read together. Sums in other orders differ by roundings.
+        Tokens that are read together. Other sizes, and other numbers of threads, differ by roundings.
     advance : function, optional
         Told how many tokens were read, chunk by chunk.
 

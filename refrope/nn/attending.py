@@ -33,11 +33,11 @@ LayerRotation = Tables | tuple[PassTables, ...] | None
 
 @dataclass(frozen=True)
 class ByLayer:
-    """A rotation for each layer, where layers turn differently: one of `Transformer.forward`'s tables for each.
+    """The rotation of each layer, where layers turn differently: one of `Transformer.forward`'s tables for each.
 
     Parameters
     ----------
-    tables : tuple, as long as the model has layers
+    tables : tuple of at least one, as long as the model has layers
     rest : bool
         The last entry is that of all further layers, too: there may be fewer entries than layers.
     """
@@ -48,7 +48,7 @@ class ByLayer:
     def __post_init__(self) -> None:
         """Check the field."""
         if not isinstance(self.tables, tuple) or not self.tables:
-            raise ValueError(f"ByLayer: tables are {describe(self.tables)}, expected a tuple, an entry for each layer")
+            raise ValueError(f"ByLayer: tables are {describe(self.tables)}, expected a tuple, one entry for each layer")
 
 
 Rotation = LayerRotation | ByLayer
@@ -308,6 +308,8 @@ def rotation_of(
     encoding: RotaryEncoding | PositionMap | None, length: int, dtype: npt.DTypeLike, positions: Array | None = None
 ) -> Rotation:
     """What turns the queries and keys of `length` tokens: the tables of an encoding or map in its form for the length.
+
+    `ByLayer` for a map that differs from the second layer on.
 
     Parameters
     ----------

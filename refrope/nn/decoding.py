@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from refrope.kernels._call import kernel, pointer, readable
 from refrope.kernels._native_loader import native
-from refrope.kernels.threads import get_num_threads, run_in_step
+from refrope.kernels.threads import run_in_step, threads_in_step
 from refrope.nn.attending import Attending
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.memory import KVCache
@@ -26,8 +26,9 @@ Array = npt.NDArray[Any]
 
 # Bytes of weights from which threads share the reading: below, handing over takes as long as is won.
 _SHARED = 2**22
+_MOST_THREADS = 8  # RR_BLOCKS in csrc/decode.c: no more than that have something to read
 # Numbers of a meeting of threads, and which of them calls it off: csrc/rr_meet.h.
-_MEETING, _OFF = 24, 16
+_MEETING, _OFF = 48, 32
 _WEIGHTS = [f"attention.{name}" for name in ("gain", "qkv", "out")] + [
     f"feed_forward.{name}" for name in ("gain", "in", "out")
 ]
@@ -40,7 +41,7 @@ class Decoding:
     ----------
     config : TransformerConfig
         As `suits` wants it.
-    params : the model's weights by name
+    params : the model's weights by name, as `can_read` wants them
     """
 
     def __init__(self, config: TransformerConfig, params: Mapping[str, Array]) -> None:
@@ -54,7 +55,6 @@ class Decoding:
         self._tables = ffi.new(f"{c_type} *[]", 2 * c.layers)
         self._pairs = ffi.new("ptrdiff_t[]", c.layers)
         self._nbytes = sum(weight.nbytes for weight in read)
-        self._scratch = np.empty(0, self.dtype)
         self._heads = np.empty((1, c.heads + c.key_heads, 1, c.head_dim), self.dtype)
         self._c = kernel("decode", self.dtype)
 
@@ -63,6 +63,18 @@ class Decoding:
         """True where nothing but a rotation and a window tells positions, and the feed-forward layer is SwiGLU's."""
         alone = config.bias is None and not attending.mapped
         return alone and config.feed_forward == "swiglu"
+
+    @staticmethod
+    def can_read(config: TransformerConfig, params: Mapping[str, Array], dtype: np.dtype[Any]) -> bool:
+        """True where the layers' weights lie in memory as the C call reads them: whoever replaces one may not know."""
+        shapes = config.shapes()
+        return all(
+            params[name].shape == shapes[name]
+            and params[name].dtype == dtype
+            and params[name].flags.c_contiguous
+            and params[name].flags.aligned
+            for name in (f"layers.{i}.{weight}" for i in range(config.layers) for weight in _WEIGHTS)
+        )
 
     def is_of(self, params: Mapping[str, Array]) -> bool:
         """True while these are the very arrays whose memory the calls read."""
@@ -89,21 +101,19 @@ class Decoding:
         window = attending.window if attending.window is not None and attending.window <= length else 0
         ffi, lib = native()
         sizes = (c.d_model, c.heads, c.key_heads, c.head_dim, c.d_ff)
-        scratch = lib.rr_decode_scratch(*sizes, get_num_threads())
-        if len(self._scratch) < scratch:
-            self._scratch = np.empty(scratch, self.dtype)
-        meeting = ffi.new("int64_t[]", _MEETING)
+        threads = threads_in_step(_MOST_THREADS) if self._nbytes >= _SHARED else 1
+        scratch = np.empty(lib.rr_decode_scratch(*sizes, threads), self.dtype)  # this call's: one called off may linger
+        meeting = ffi.new("int32_t[]", _MEETING)
         arguments = (
             *(pointer(x), self._weights, self._tables, self._pairs, pointer(cache.keys), pointer(cache.values)),
-            *(pointer(self._scratch), meeting, c.layers, *sizes, cache.shape[2], length, window, c.eps, scale),
+            *(pointer(scratch), meeting, c.layers, *sizes, cache.shape[2], length, window, c.eps, scale),
         )
         failed = run_in_step(
-            lambda thread, threads: self._c(*arguments, thread, threads),
-            lambda: meeting.__setitem__(_OFF, 1),
-            alone=self._nbytes < _SHARED,
+            lambda thread: self._c(*arguments, thread, threads), threads, lambda: meeting.__setitem__(_OFF, 1)
         )
         del read  # the tables, whose memory the call has read
-        assert not any(failed), "sizes that the kernels refuse"
+        if any(failed):
+            raise RuntimeError(f"decode: the C kernel answered {failed}, expected 0 from each thread")
 
     def _turn(self, attending: Attending) -> list[Array]:
         """Note where the tables of the layers lie; arrays that must live as long as these are read."""

@@ -95,7 +95,7 @@ class Transformer(SelfAttention, FeedForward):
         tokens : (B, T) integers in [0, vocabulary)
         tables : cos, sin, each (T, r/2) of the model's dtype; or the passes of a position map; or None
             Which encoding the positions have is decided here, by the caller, at every call. Tables (B, T, r/2) give
-            each sequence positions of its own. None turns nothing. `ByLayer` has one of these for each layer.
+            each sequence positions of its own. None turns nothing. `ByLayer` says which layer has which of these.
         positions : (T,) rising ints, optional
             For what the configuration has beside a rotation: rows added to the embeddings, a bias. Consecutive from
             0, or from the cache's length, if None.
@@ -157,10 +157,9 @@ class Transformer(SelfAttention, FeedForward):
             )
             x.reshape(batch, length, c.d_model)[...] += rows
         self._dropout(x, "embedding")
-        if cache is not None and len(x) == 1 and self._can_decode(attending):
-            if self._decoding is None or not self._decoding.is_of(self.params):
-                self._decoding = Decoding(c, self.params)
-            self._decoding.forward(x, attending, self._scale(), cache)
+        decoding = self._decoding_for(attending) if cache is not None and len(x) == 1 else None
+        if decoding is not None and cache is not None:
+            decoding.forward(x, attending, self._scale(), cache)
         else:
             for i in range(c.layers):
                 x = self._attention_forward(i, x, batch, keep, cache)
@@ -234,9 +233,14 @@ class Transformer(SelfAttention, FeedForward):
             ops.embedding_backward(dx, saved["tokens"], self.grads["embedding"])
         return self.grads
 
-    def _can_decode(self, attending: Attending) -> bool:
-        """True where a `Decoding` does the same in less time."""
-        return self.backend == "c" and self._saved["seed"] is None and Decoding.suits(self.config, attending)
+    def _decoding_for(self, attending: Attending) -> Decoding | None:
+        """A `Decoding` where one does the same in less time."""
+        if self.backend != "c" or self._saved["seed"] is not None or not Decoding.suits(self.config, attending):
+            return None
+        if self._decoding is None or not self._decoding.is_of(self.params):
+            readable = Decoding.can_read(self.config, self.params, self.dtype)
+            self._decoding = Decoding(self.config, self.params) if readable else None
+        return self._decoding
 
     @property
     def _head(self) -> str:

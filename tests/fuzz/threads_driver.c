@@ -53,7 +53,7 @@ typedef struct {
     ptrdiff_t pairs[LAYERS];
     float x[D_MODEL], keys[KEPT], values[KEPT];
     float *scratch;
-    int64_t meeting[24];
+    int32_t meeting[48];
     ptrdiff_t length, threads;
 } text;
 
