@@ -60,8 +60,9 @@ def test_every_gradient_of_the_model(backend, name):
     gradients = model.backward(layers.cross_entropy_backward(probabilities, targets, weights))
     gradients = {key: value.copy() for key, value in gradients.items()}
     assert set(gradients) == set(model.config.shapes())
+    alone = ["layers.1.bias.table"] if name == "pointers" else []  # a query of its second layer sees one key
     for key, gradient in gradients.items():
-        if key.endswith("out.bias"):
+        if key.endswith("out.bias") or key in alone:
             assert np.abs(gradient).max() < NOTHING
         else:
             assert np.abs(gradient).max() > 1e-6, key
