@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from refrope.bench.cases import Case
 from refrope.bench.step_cases import layer_sizes
 from refrope.bench.timing import Task
 from refrope.encodings import RoPE
-from refrope.kernels import get_num_threads, single_blas_thread
+from refrope.kernels.threads import run_ranges, single_blas_thread
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
@@ -159,12 +158,13 @@ def matrix_products(config: TransformerConfig, rows: int, block: int = 256) -> T
 
 def weights_read(weights: Array) -> Task:
     """Every number read once, on as many threads as the kernels have: the sums of squares of equal shares."""
-    threads = get_num_threads()
-    shares = np.array_split(weights, threads)
-    pool = ThreadPoolExecutor(threads)
+
+    def read(first: int, last: int) -> int:
+        np.dot(weights[first:last], weights[first:last])
+        return 0
 
     @single_blas_thread()
     def run() -> None:
-        list(pool.map(lambda share: np.dot(share, share), shares))
+        run_ranges(read, weights.size)
 
     return run

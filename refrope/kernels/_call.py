@@ -32,6 +32,11 @@ def pointer(array: Array) -> Any:
     return _address(array, _C_TYPES[array.dtype][1])
 
 
+def pointers(count: int, dtype: np.dtype[Any]) -> Any:
+    """A C array of so many pointers to elements of `dtype`, NULL at first."""
+    return native()[0].new(f"{_C_TYPES[dtype][1]} *[]", count)
+
+
 def index_pointer(indices: Array) -> Any:
     """Where an int64 array's first element lies, as a C pointer."""
     return _address(indices, "int64_t")

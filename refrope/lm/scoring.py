@@ -98,6 +98,13 @@ def by_rows(function: str, shape: tuple[int, ...], of: Callable[[slice], FloatAr
     return result
 
 
+def check_text(function: str, tokens: npt.NDArray[Any], chunk: int) -> tuple[int, int]:
+    """The chunk, and how many tokens are read: nothing follows the last. ValueError unless both are as said below."""
+    if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu" or len(tokens) < 2:
+        raise ValueError(f"{function}: tokens are {describe(tokens)}, expected (n,) integers, n >= 2")
+    return check_integer(function, "chunk", chunk, 1), len(tokens) - 1
+
+
 def token_log_likelihoods(
     model: Transformer,
     tokens: npt.NDArray[Any],
@@ -130,10 +137,7 @@ def token_log_likelihoods(
     ValueError
         Fewer than two tokens; tokens outside the vocabulary; more than memory holds.
     """
-    if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu" or len(tokens) < 2:
-        raise ValueError(f"token_log_likelihoods: tokens are {describe(tokens)}, expected (n,) integers, n >= 2")
-    chunk = check_integer("token_log_likelihoods", "chunk", chunk, 1)
-    read = len(tokens) - 1  # nothing follows the last one
+    chunk, read = check_text("token_log_likelihoods", tokens, chunk)
     KVCache.check_memory(model.config, 1, read, model.dtype)
     cache = KVCache(model.config, 1, read, model.dtype)
     result = np.empty(read)

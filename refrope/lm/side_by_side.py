@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refrope.errors import check_integer, describe
+from refrope.errors import describe
 from refrope.kernels import single_blas_thread
-from refrope.lm.scoring import FloatArray, RotationSource, by_rows, log_likelihoods
+from refrope.lm.scoring import FloatArray, RotationSource, by_rows, check_text, log_likelihoods
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
 
@@ -93,10 +93,7 @@ def compare(
     ValueError
         Fewer than two tokens; tokens outside the vocabulary; more than memory holds.
     """
-    if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu" or len(tokens) < 2:
-        raise ValueError(f"compare: tokens are {describe(tokens)}, expected (n,) integers, n >= 2")
-    chunk = check_integer("compare", "chunk", chunk, 1)
-    read = len(tokens) - 1  # nothing follows the last one
+    chunk, read = check_text("compare", tokens, chunk)
     KVCache.check_memory(model.config, 1 + len(others), read, model.dtype)
     caches = [KVCache(model.config, 1, read, model.dtype) for _ in range(1 + len(others))]
     scores, divergence = np.empty((1 + len(others), read)), np.empty((len(others), read))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refrope.kernels._call import kernel, pointer, readable
+from refrope.kernels._call import kernel, pointer, pointers, readable
 from refrope.kernels._native_loader import native
 from refrope.kernels.threads import run_in_step, threads_in_step
 from refrope.nn.attending import Attending
@@ -50,9 +50,9 @@ class Decoding:
         self.dtype = self._params[0].dtype
         read = [params[f"layers.{i}.{name}"] for i in range(c.layers) for name in _WEIGHTS]
         ffi, _ = native()
-        c_type = "float" if self.dtype == np.float32 else "double"
-        self._weights = ffi.new(f"{c_type} *[]", [pointer(weight) for weight in read])
-        self._tables = ffi.new(f"{c_type} *[]", 2 * c.layers)
+        self._weights, self._tables = pointers(len(read), self.dtype), pointers(2 * c.layers, self.dtype)
+        for number, weight in enumerate(read):
+            self._weights[number] = pointer(weight)
         self._pairs = ffi.new("ptrdiff_t[]", c.layers)
         self._nbytes = sum(weight.nbytes for weight in read)
         self._heads = np.empty((1, c.heads + c.key_heads, 1, c.head_dim), self.dtype)
