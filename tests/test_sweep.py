@@ -286,6 +286,23 @@ def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
     assert files(tmp_path, "result.json", "weights.npz", "timing.json") == before
 
 
+def test_what_a_run_killed_behind_its_result_has_left_is_removed_by_the_next_command(
+    undisturbed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(running, "tidy", lambda directory: None)
+    sweep(tmp_path / "out", every=0.0)
+    monkeypatch.undo()
+    assert list(tmp_path.rglob("checkpoint-*"))
+    assert list(tmp_path.rglob("progress.json"))
+    (next(tmp_path.rglob("result.json")).parent / "result.json.part").write_bytes(b"{")
+    begun = _steps_begun(monkeypatch)
+    sweep(tmp_path / "out")
+    assert begun == []
+    names = [sorted(path.name for path in out.glob("runs/*/*")) for out in (tmp_path / "out", undisturbed)]
+    assert names[0] == names[1]
+    assert files(tmp_path) == files(undisturbed)
+
+
 def test_another_test_of_a_trained_model_does_not_train_it_again(tmp_path, monkeypatch):
     sweep(tmp_path / "out")
     begun = _steps_begun(monkeypatch)

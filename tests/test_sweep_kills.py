@@ -25,6 +25,7 @@ SWEEP = (
     "--tasks cot --encodings rope,resonance-yarn,alibi --seeds 3 --epochs 5 --train-sequences 160 --test-sequences 8"
 )
 COMPARED = ("result.json", "weights.npz")
+LEFT_OVER = ("*.part", "checkpoint-*", "progress.json", "tested.json")
 
 
 class Count(NamedTuple):
@@ -101,11 +102,11 @@ def kill_again_and_again(kills: int, seed: int, *, report: bool = False) -> Coun
             wrong = [name for name in expected if found.get(name) != expected[name]] + sorted(
                 set(found) - set(expected)
             )
+            left = [path.relative_to(directory) for rest in LEFT_OVER for path in directory.rglob(rest)]
             different += [f"sweep {sweeps}: {name}" for name in wrong]
-            left = [str(path) for path in directory.rglob("*.part")] + [str(p) for p in directory.rglob("checkpoint-*")]
             different += [f"sweep {sweeps}: left over {path}" for path in left]
             if report:
-                print(f"{done} kills, {sweeps} sweeps, {len(different)} differences", flush=True)
+                print(f"{done} kills, {sweeps} sweeps, {len(different)} differences {different[-1:]}", flush=True)
             shutil.rmtree(directory.parent)
     return Count(done, sweeps, different)
 

@@ -103,6 +103,7 @@ def _execute(
         if outcome is None:
             left.append(run)
         else:
+            running.tidy(running.directory_of(sweep, run.name))
             display.done(run, outcome)
     failed: list[Unfinished] = []
     losses = 0

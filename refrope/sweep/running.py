@@ -77,6 +77,14 @@ def finished(sweep: Path, run: Run) -> Outcome | None:
     return Outcome(run.name, [], failed)
 
 
+def tidy(directory: Path) -> None:
+    """Remove what a finished run no longer needs: one that is killed just behind its result leaves all of it there."""
+    checkpoint.remove(directory)
+    for name in ("progress.json", "tested.json"):
+        (directory / name).unlink(missing_ok=True)
+    remove_parts(directory)
+
+
 def saved_weights(directory: Path, result: dict[str, Any]) -> npt.NDArray[Any] | None:
     """The trained weights of a run; None where they are not there, or not those that its result names."""
     with suppress(OSError, ValueError, KeyError):
@@ -116,6 +124,7 @@ def work(sweep: Path, run: Run, *, every: float = 30.0, threads: int | None = No
     with FileLock(directory / "lock"):
         done = finished(sweep, run)
         if done is not None:
+            tidy(directory)
             return done
         BUSY.set()
         try:
@@ -166,16 +175,14 @@ class _Work:
                 training = None  # tests need none of its memory
             except FloatingPointError as error:
                 write_checked_json(self.directory / "result.json", self._named() | {"failed": str(error), "rows": []})
-                checkpoint.remove(self.directory)
+                tidy(self.directory)
                 return Outcome(self.run.name, self.notes, str(error))
             result = {"weights_sha256": digest(prepared.model.flat_params), "curves": curves(history), "rows": []}
             checkpoint.pack_into(self.directory / "weights.npz", {"weights": prepared.model.flat_params}, {})
             self._write_timing(history)
         result = self._test(prepared, self._named() | result)
         write_checked_json(self.directory / "result.json", result)
-        checkpoint.remove(self.directory)
-        for name in ("progress.json", "tested.json"):
-            (self.directory / name).unlink(missing_ok=True)
+        tidy(self.directory)
         return Outcome(self.run.name, self.notes, None)
 
     def _named(self) -> dict[str, Any]:
