@@ -1,10 +1,11 @@
-"""What all tests share: Hypothesis profiles and the backends that are built here."""
+"""What all tests share: Hypothesis profiles, the backends that are built here, and what ``refrope lm`` reads."""
 
 import os
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from lm_standins import language_model
 
 from refrope import kernels
 
@@ -33,3 +34,24 @@ def same_bits(a, b):
         return False
     numbers = ~np.isnan(a)
     return np.array_equal(np.isnan(b), ~numbers) and a[numbers].tobytes() == b[numbers].tobytes()
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """What the loader of language models was asked for, each time; a small random model is its answer."""
+    asked = []
+
+    def load(source, *, backend="c", dtype=np.float32, pre=None):
+        asked.append((source, backend, dtype, pre))
+        return language_model(backend=backend, dtype=dtype)
+
+    monkeypatch.setattr("refrope.lm.loading.load", load)
+    return asked
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A file of some four hundred characters, not all of them ASCII."""
+    path = tmp_path / "text.txt"
+    path.write_text("A text with an übermäßig long tail: " + "all work and no play " * 20, encoding="utf-8")
+    return path

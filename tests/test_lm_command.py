@@ -14,25 +14,7 @@ from refrope.lm.scoring import token_log_likelihoods
 from refrope.lm.swapping import swapped
 from refrope.nn.memory import KVCache
 
-
-@pytest.fixture(autouse=True)
-def loaded(monkeypatch):
-    """What the loader was asked for."""
-    asked = []
-
-    def load(source, *, backend="c", dtype=np.float32, pre=None):
-        asked.append((source, backend, dtype, pre))
-        return language_model(backend=backend, dtype=dtype)
-
-    monkeypatch.setattr("refrope.lm.loading.load", load)
-    return asked
-
-
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text("A text with an übermäßig long tail: " + "all work and no play " * 20, encoding="utf-8")
-    return path
+pytestmark = pytest.mark.usefixtures("loaded")
 
 
 def lm(*arguments):

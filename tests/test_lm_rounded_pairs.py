@@ -6,7 +6,7 @@ from lm_standins import CONTEXT
 
 from refrope import DynamicNTK, FoPE, Resonance, RoPE, XPos, YaRN
 from refrope.lm.figures import label_of, styles_of
-from refrope.lm.rounded_pairs import RoundedPairs, innermost
+from refrope.lm.rounded_pairs import RoundedPairs
 from refrope.lm.swapping import float32_inv_freq, rotation_source, swapped
 
 OWN = RoPE(14, 500.0)  # seven pairs
@@ -87,7 +87,7 @@ def test_the_transformers_pipeline_mixes_its_own_frequencies():
     assert [bool(x) for x in found == own] == [pair not in SOME for pair in range(7)]
     cos, _ = rotation_source(mixed, np.float32, "transformers")(PLACES[:4])
     assert np.array_equal(cos, np.cos(PLACES[:4].astype(np.float32)[:, None] * found))
-    assert innermost(RoundedPairs(Resonance(OWN), SOME)) is OWN
+    assert RoundedPairs(Resonance(OWN), SOME).innermost is OWN
 
 
 # ---- its name ----

@@ -9,7 +9,7 @@ import numpy as np
 
 from refrope import vectors
 from refrope.conformance.calling import CallError
-from refrope.conformance.formulas import FloatArray, innermost
+from refrope.conformance.formulas import FloatArray
 from refrope.conformance.observing import Rotation
 from refrope.conformance.reference import ANGLE_ROUNDINGS, TABLE_ROUNDING
 from refrope.encodings import Resonance, RotaryEncoding
@@ -18,7 +18,7 @@ from refrope.encodings.names import CLASSES
 
 def matching_groups(declared: RotaryEncoding) -> list[dict[str, Any]]:
     """The groups of refrope's vectors whose setting is `declared`."""
-    name = next(key for key, kind in CLASSES.items() if type(innermost(declared)) is kind)
+    name = next(key for key, kind in CLASSES.items() if type(declared.innermost) is kind)
     known = _groups("resonance" if isinstance(declared, Resonance) else name)
     return [group for encoding, group in known if encoding == declared]
 

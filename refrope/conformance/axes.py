@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope import precision
-from refrope.conformance.formulas import FloatArray, innermost
+from refrope.conformance.formulas import FloatArray
 from refrope.encodings import LinearPI, RotaryEncoding, XPos, YaRN
 
 
@@ -27,7 +27,7 @@ class Change:
 
 def places(encoding: RotaryEncoding) -> list[Change]:
     """What may be taken for the positions."""
-    inner = innermost(encoding)
+    inner = encoding.innermost
     found = [
         Change("", "", lambda p: p),
         Change("off-by-one", "off by one position: m + 1 where m is meant", lambda p: p + 1.0),
@@ -101,7 +101,7 @@ _CIRCLES = [
 
 def circles(encoding: RotaryEncoding, role: str) -> list[Change]:
     """What may be done to cos and sin."""
-    if not isinstance(innermost(encoding), XPos):
+    if not isinstance(encoding.innermost, XPos):
         return _CIRCLES
     found, wanted = ("keys", "queries") if role == "q" else ("queries", "keys")
     words = f"{found} are turned where {wanted} were declared: amplitudes are the inverse"
@@ -114,7 +114,7 @@ def amplitudes(encoding: RotaryEncoding, measured: float | None) -> list[Change]
     A change takes cos + i sin and the attention factor that goes with the frequencies. `measured` is the amplitude of
     all entries, where they have the same.
     """
-    inner, a = innermost(encoding), encoding.attention_factor
+    inner, a = encoding.innermost, encoding.attention_factor
     factor = getattr(inner, "factor", 1.0)
     temperature = 0.1 * float(np.log(max(factor, 1.0))) + 1
     known: list[tuple[str, str, float]] = []

@@ -13,7 +13,6 @@ from refrope import precision
 from refrope.conformance.against_vectors import compare_rotations, matching_groups
 from refrope.conformance.calling import ARRAYS, DTYPES, Caller, CallError
 from refrope.conformance.diagnosing import Mistake, diagnose
-from refrope.conformance.formulas import innermost
 from refrope.conformance.inverse_frequencies import check_inv_freq
 from refrope.conformance.observing import Rotation, observe_rotation
 from refrope.conformance.observing_tables import observe_tables
@@ -111,7 +110,7 @@ def check(
         check_name("check", "layout", layout, LAYOUTS)
     limit = check_number("check", "time_limit", time_limit, "a number of seconds > 0", 0.0, above=True)
     end = check_integer("check", "max_position", max_position, 16, 2**53)
-    inner = innermost(declared)
+    inner = declared.innermost
     if isinstance(inner, XPos):
         end = min(end, round(8 * inner.scale_base))
     caller = Caller(function, arrays=arrays, dtype=dtype, time_limit=limit)

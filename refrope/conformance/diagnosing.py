@@ -17,7 +17,7 @@ import numpy as np
 from refrope import precision
 from refrope.conformance import axes
 from refrope.conformance.fitting import Measured, bases, factors, fitted_base, fitted_factor
-from refrope.conformance.formulas import FloatArray, Slip, again_as, as_slip, innermost
+from refrope.conformance.formulas import FloatArray, Slip, again_as, as_slip
 from refrope.conformance.frequencies import of_another_width, slips
 from refrope.conformance.lengths import length_slips
 from refrope.conformance.probing import depends_on_length
@@ -58,7 +58,7 @@ def diagnose(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str)
 
 def _with_another_argument(parts: list[Part], declared: RotaryEncoding, dtype: str, role: str) -> list[Mistake] | None:
     """The base that the fast pairs show, or the factor that the slow ones do, and what is wrong beside it."""
-    inner, again = innermost(declared), again_as(declared)
+    inner, again = declared.innermost, again_as(declared)
     for measured in _measured(parts[0]):
         base, factor = fitted_base(inner, measured.inv_freq), fitted_factor(inner, measured.inv_freq)
         others = list(bases(inner, again, [float(f"{base:.2g}")])) if base is not None else []
@@ -228,8 +228,8 @@ def _thin(rows: int) -> slice:
 
 
 def _slip_tables(slip: Slip, places: FloatArray, role: str) -> ComplexArray:
-    if slip.encoding is not None and isinstance(innermost(slip.encoding), (XPos, FoPE)):
-        options = {"role": role} if isinstance(innermost(slip.encoding), XPos) else {}
+    if slip.encoding is not None and isinstance(slip.encoding.innermost, (XPos, FoPE)):
+        options = {"role": role} if isinstance(slip.encoding.innermost, XPos) else {}
         try:
             cos, sin = slip.encoding.cos_sin(places, np.float64, **options)
         except ValueError:  # positions or amplitudes that it has no tables for
@@ -241,7 +241,7 @@ def _slip_tables(slip: Slip, places: FloatArray, role: str) -> ComplexArray:
 
 def _pipeline_mistake(parts: list[Part], declared: RotaryEncoding, dtype: str) -> Mistake | None:
     """A 16-bit stage where nobody declared one."""
-    if depends_on_length(declared) or isinstance(innermost(declared), (XPos, FoPE)):
+    if depends_on_length(declared) or isinstance(declared.innermost, (XPos, FoPE)):
         return None
     for name in precision.PIPELINES:
         if "float16" not in name or parts[0].z.shape[1] != declared.pairs:

@@ -52,13 +52,6 @@ RATES = (
 )
 
 
-def innermost(encoding: RotaryEncoding) -> RotaryEncoding:
-    """The encoding inside any Resonance."""
-    while isinstance(encoding, Resonance):
-        encoding = encoding.encoding
-    return encoding
-
-
 def again_as(declared: RotaryEncoding) -> Again:
     """What is wrong inside is still rounded as declared."""
     if isinstance(declared, Resonance):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from refrope.conformance.fitting import Measured, bases, fitted
-from refrope.conformance.formulas import Again, Make, Slip, again_as, as_slip, formulas, innermost, rates
+from refrope.conformance.formulas import Again, Make, Slip, again_as, as_slip, formulas, rates
 from refrope.conformance.parameters import parameters
 from refrope.encodings import (
     DynamicNTK,
@@ -36,7 +36,7 @@ USUAL_LENGTHS = (4096, 2048, 8192, 32_768)
 
 def slips(declared: RotaryEncoding, measured: Sequence[Measured] = (), role: str = "q") -> Iterator[Slip]:
     """Every slip that there is for `declared`; `measured` is what was read off the function, in each way."""
-    inner, again = innermost(declared), again_as(declared)
+    inner, again = declared.innermost, again_as(declared)
 
     def made(kinds: Iterator[Make]) -> Iterator[Slip]:
         for name, words, make in kinds:

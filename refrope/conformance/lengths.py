@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 
-from refrope.conformance.formulas import Slip, as_slip, innermost
+from refrope.conformance.formulas import Slip, as_slip
 from refrope.conformance.structures import Part
 from refrope.encodings import DynamicNTK, LinearPI, LongRoPE, RotaryEncoding
 
@@ -14,7 +14,7 @@ LengthSlip = tuple[str, str, Callable[[Part], Slip]]  # name, words, and the fre
 
 def length_slips(declared: RotaryEncoding, parts: list[Part]) -> Iterator[LengthSlip]:
     """Frequencies that do not follow the length as declared."""
-    inner = innermost(declared)
+    inner = declared.innermost
     original: int = getattr(inner, "original_length", 0)
 
     def fixed(length: int) -> Callable[[Part], Slip]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from refrope.conformance.calling import CallError
-from refrope.conformance.formulas import innermost
 from refrope.conformance.structures import ComplexArray, IntArray, Part, Structure
 from refrope.encodings import RotaryEncoding
 
@@ -44,7 +43,7 @@ def depends_on_length(encoding: RotaryEncoding) -> bool:
 
 def probes(encoding: RotaryEncoding, max_position: int) -> list[IntArray]:
     """The positions of each call: around the boundaries of lengths, and spread over the powers of two."""
-    inside = innermost(encoding)
+    inside = encoding.innermost
     original: int = getattr(inside, "original_length", getattr(inside, "train_length", 4096))
     spread = [0, 1, 2, 3, 5, 7, 11, 1023, 2047, 4095, 4096, 4097, 65_537]
     spread += [original - 1, original, original + 1, 2 * original + 1]

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from refrope import precision
-from refrope.conformance.formulas import FloatArray, innermost
+from refrope.conformance.formulas import FloatArray
 from refrope.conformance.structures import ComplexArray, IntArray, Part
 from refrope.encodings import FoPE, RotaryEncoding, XPos
 
@@ -21,7 +21,7 @@ NO_INFORMATION = 0.4  # a bound above this says nothing about where on its circl
 
 def tables(encoding: RotaryEncoding, positions: IntArray, role: str = "q") -> ComplexArray:
     """``a (cos + i sin)`` of an encoding at integer positions, complex128 (n, pairs), as exact as float64 holds it."""
-    inner = innermost(encoding)
+    inner = encoding.innermost
     if isinstance(inner, (XPos, FoPE)):
         options = {"role": role} if isinstance(inner, XPos) else {}
         cos, sin = encoding.cos_sin(positions, np.float64, **options)
@@ -51,7 +51,7 @@ def pipeline(part: Part, declared: RotaryEncoding, dtype: str) -> str | None:
     the pipeline's in a last place, and then its errors are others, of the same size: the pipeline whose errors grow
     most alike counts.
     """
-    if isinstance(innermost(declared), (XPos, FoPE)):
+    if isinstance(declared.innermost, (XPos, FoPE)):
         return None
     exact = tables(declared, part.positions)
     seen = np.abs(part.z - exact)

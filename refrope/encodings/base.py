@@ -151,6 +151,11 @@ class RotaryEncoding:
         return type(self).__name__
 
     @property
+    def innermost(self) -> RotaryEncoding:
+        """The encoding inside of all those that are around another, such as Resonance: here itself."""
+        return self
+
+    @property
     def turned(self) -> int:
         """How many features turn: rotary_dim where it is given, else head_dim."""
         return self.head_dim if self.rotary_dim is None else self.rotary_dim

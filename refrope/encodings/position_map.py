@@ -90,9 +90,7 @@ class PositionMap:
         """Check every field once, here at the edge."""
         if not isinstance(self.encoding, RotaryEncoding):
             raise ValueError(f"{self.name}: encoding is {describe(self.encoding)}, expected a RotaryEncoding")
-        inside = self.encoding
-        while isinstance(inside, Resonance):
-            inside = inside.encoding
+        inside = self.encoding.innermost
         if type(inside)._tables is not RotaryEncoding._tables and not _plain_fope(inside):
             why = "R(m)^T R(n) to be a rotation by n - m alone"
             raise ValueError(f"{self.name}: encoding is {inside.name}, whose tables do more than turn; expected {why}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN
 from functools import cached_property, partial
 from typing import Any
@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope import tables
+from refrope.encodings.around import AroundEncoding
 from refrope.encodings.base import PI, ExactArray, FloatArray, RotaryEncoding, Tables, exact_arithmetic
-from refrope.errors import check_name, describe
+from refrope.errors import check_name
 
 DIALECTS = ("after", "before")
 _INT64_MAX = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, init=False)
-class Resonance(RotaryEncoding):
+class Resonance(AroundEncoding):
     r"""Round every wavelength of `encoding` to the nearest whole number of tokens.
 
     A pair whose whole wavelength w is at most the training length has seen, in training, every angle that it will ever
@@ -49,22 +50,13 @@ class Resonance(RotaryEncoding):
     Wang et al. 2024, arXiv:2403.00071, Section 4.1 and Theorem 1; sheryc/resonance_rope at commit 4a7f5a70.
     """
 
-    encoding: RotaryEncoding
     dialect: str = "after"
-    head_dim: int = field(init=False, repr=False, compare=False)
-    base: float = field(init=False, repr=False, compare=False)
-    rotary_dim: int | None = field(init=False, repr=False, compare=False)
-    lenient: bool = field(init=False, repr=False, compare=False, default=False)
 
     def __init__(self, encoding: RotaryEncoding, dialect: str = "after") -> None:
-        if not isinstance(encoding, RotaryEncoding):
-            raise ValueError(f"Resonance: encoding is {describe(encoding)}, expected a RotaryEncoding")
+        super().__init__(encoding)
         check_name("Resonance", "dialect", dialect, DIALECTS)
         if dialect == "before" and encoding.stretch is None:
             raise ValueError(f"Resonance: {encoding.name} has no stretch, which dialect 'before' needs")
-        for name in ("head_dim", "base", "rotary_dim"):
-            object.__setattr__(self, name, getattr(encoding, name))
-        object.__setattr__(self, "encoding", encoding)
         object.__setattr__(self, "dialect", dialect)
         for pair, wavelength in enumerate(encoding.wavelengths if dialect == "after" else ()):
             if wavelength <= 0.5 or _INT64_MAX <= wavelength < np.inf:
@@ -74,16 +66,6 @@ class Resonance(RotaryEncoding):
     def for_length(self, length: int) -> Resonance:
         """Resonance of ``encoding.for_length(length)``."""
         return replace(self, encoding=self.encoding.for_length(length))
-
-    @property
-    def attention_factor(self) -> float:
-        """That of the encoding inside."""
-        return self.encoding.attention_factor
-
-    @property
-    def softmax_factor(self) -> float:
-        """That of the encoding inside."""
-        return self.encoding.softmax_factor
 
     def exact_wavelengths(self) -> ExactArray:
         """Whole numbers of tokens, stretched in dialect "before", (pairs,) decimals; infinite where a pair is still."""
@@ -157,9 +139,7 @@ class Resonance(RotaryEncoding):
             Dialect "before", whose pairs have no periods; an encoding whose tables are more than phases times one
             factor (xPos, FoPE); more than `max_entries`.
         """
-        inside = self.encoding
-        while isinstance(inside, Resonance):
-            inside = inside.encoding
+        inside = self.innermost
         if type(inside)._tables is not RotaryEncoding._tables:
             raise ValueError(f"Resonance.period_tables: {inside.name}'s tables depend on more than the phase")
         entries = sum(max(int(period), 1) for period in self.periods)

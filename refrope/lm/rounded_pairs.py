@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from refrope.encodings import Resonance, RotaryEncoding
+from refrope.encodings.around import AroundEncoding
 from refrope.encodings.base import ExactArray, FloatArray, Tables
-from refrope.errors import check_integer, describe
+from refrope.errors import check_integer
 
 
 @dataclass(frozen=True, init=False)
-class RoundedPairs(RotaryEncoding):
+class RoundedPairs(AroundEncoding):
     """Round the wavelengths of some pairs of `encoding` to the nearest whole number of tokens.
 
     Between the encoding itself (no pair) and its `Resonance` (all of them), with the bits that each of them has: for
@@ -38,38 +39,19 @@ class RoundedPairs(RotaryEncoding):
     Wang et al. 2024, arXiv:2403.00071, Section 4.1, of which this is a part.
     """
 
-    encoding: RotaryEncoding
     rounded: tuple[int, ...]
-    head_dim: int = field(init=False, repr=False, compare=False)
-    base: float = field(init=False, repr=False, compare=False)
-    rotary_dim: int | None = field(init=False, repr=False, compare=False)
-    lenient: bool = field(init=False, repr=False, compare=False, default=False)
 
     def __init__(self, encoding: RotaryEncoding, rounded: Iterable[int]) -> None:
-        if not isinstance(encoding, RotaryEncoding):
-            raise ValueError(f"RoundedPairs: encoding is {describe(encoding)}, expected a RotaryEncoding")
-        if type(innermost(encoding))._tables is not RotaryEncoding._tables:
+        super().__init__(encoding)
+        if type(self.innermost)._tables is not RotaryEncoding._tables:
             raise ValueError(f"RoundedPairs: {encoding.name}'s tables depend on more than the phase of each pair")
         pairs = {check_integer("RoundedPairs", "rounded", pair, 0, encoding.pairs - 1) for pair in rounded}
-        for name in ("head_dim", "base", "rotary_dim"):
-            object.__setattr__(self, name, getattr(encoding, name))
-        object.__setattr__(self, "encoding", encoding)
         object.__setattr__(self, "rounded", tuple(sorted(pairs)))
         _ = self._resonance  # which refuses what it cannot round
 
     def for_length(self, length: int) -> RoundedPairs:
         """The same pairs of ``encoding.for_length(length)``."""
         return replace(self, encoding=self.encoding.for_length(length))
-
-    @property
-    def attention_factor(self) -> float:
-        """That of the encoding inside."""
-        return self.encoding.attention_factor
-
-    @property
-    def softmax_factor(self) -> float:
-        """That of the encoding inside."""
-        return self.encoding.softmax_factor
 
     @cached_property
     def _resonance(self) -> Resonance:
@@ -108,10 +90,3 @@ class RoundedPairs(RotaryEncoding):
         rounded, own = self._resonance.cos_sin(positions, dtype), self.encoding.cos_sin(positions, dtype)
         cos, sin = (np.where(self.is_rounded, *both) for both in zip(rounded, own, strict=True))
         return cos, sin
-
-
-def innermost(encoding: RotaryEncoding) -> RotaryEncoding:
-    """The encoding inside, whatever rounds it."""
-    while isinstance(encoding, (Resonance, RoundedPairs)):
-        encoding = encoding.encoding
-    return encoding

@@ -23,7 +23,7 @@ from refrope.encodings.base import Tables
 from refrope.encodings.huggingface import from_huggingface, to_huggingface
 from refrope.encodings.names import encoding_from, parse
 from refrope.errors import check_integer, check_name, check_number, unknown_name
-from refrope.lm.rounded_pairs import RoundedPairs, innermost
+from refrope.lm.rounded_pairs import RoundedPairs
 from refrope.lm.scoring import IntArray, RotationSource
 from refrope.nn.transformer import Transformer
 
@@ -122,7 +122,7 @@ def swapped(
     )
     if made.head_dim != own.head_dim:
         raise ValueError(f"{_WHO}: {name} has head_dim {made.head_dim}, expected the model's {own.head_dim}")
-    if isinstance(innermost(made), XPos):
+    if isinstance(made.innermost, XPos):
         raise ValueError(f"{_WHO}: {name} turns queries and keys differently, expected an encoding with one rotation")
     return made if "length" in specification.options else made.for_length(length)
 
@@ -207,7 +207,7 @@ def rotation_source(encoding: RotaryEncoding, dtype: npt.DTypeLike, pipeline: st
     check_name(_WHO, "pipeline", pipeline, PIPELINES)
     if pipeline == "exact":
         return lambda positions: encoding.cos_sin(positions, dtype)
-    if type(innermost(encoding))._tables is not RotaryEncoding._tables:
+    if type(encoding.innermost)._tables is not RotaryEncoding._tables:
         raise ValueError(f"{_WHO}: {encoding.name} mixes its tables, expected pipeline 'exact' for it")
     inv_freq = float32_inv_freq(encoding)
     return lambda positions: _float32_tables(inv_freq, positions, encoding.attention_factor, dtype)
