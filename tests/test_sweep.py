@@ -378,6 +378,35 @@ def test_one_sweep_at_a_time(tmp_path):
         execute(tmp_path / "out", runs, Quiet())
 
 
+def test_a_second_command_is_refused_before_it_changes_anything(tmp_path):
+    prepare_directory(tmp_path / "out", runs_of([SETTINGS]))
+    before = files(tmp_path, "sweep.json")
+    with FileLock(tmp_path / "out" / "lock"), pytest.raises(ValueError, match="another process is at work"):
+        prepare_directory(tmp_path / "out", runs_of([replace(SETTINGS, seeds=(5,))]))
+    assert files(tmp_path, "sweep.json") == before
+
+
+@pytest.mark.parametrize(
+    "begun", [["lock"], ["lock", "sweep.json.77.part"], ["lock", "sweep.json", "sweep.json.7.part"]]
+)
+def test_a_command_that_was_killed_as_it_began_leaves_nothing_behind(tmp_path, begun):
+    out = tmp_path / "out"
+    if "sweep.json" in begun:
+        prepare_directory(out, runs_of([SETTINGS]))
+    out.mkdir(exist_ok=True)
+    for name in set(begun) - {"sweep.json"}:
+        (out / name).write_bytes(b"" if name == "lock" else b"{")
+    prepare_directory(out, runs_of([SETTINGS]))
+    assert sorted(path.name for path in out.iterdir()) == ["lock", "sweep.json"]
+
+
+def test_a_file_of_the_lock_s_name_is_not_taken_for_it(tmp_path):
+    (tmp_path / "lock").write_text("combination 1 2 3")
+    with pytest.raises(ValueError, match="holds something else"):
+        prepare_directory(tmp_path, runs_of([SETTINGS]))
+    assert (tmp_path / "lock").read_text() == "combination 1 2 3"
+
+
 def test_a_directory_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="holds something else"):

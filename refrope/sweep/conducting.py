@@ -18,7 +18,7 @@ from typing import Any
 
 from refrope import __version__
 from refrope.errors import check_integer, check_number
-from refrope.files import write_json
+from refrope.files import PART, remove_parts, write_json
 from refrope.kernels.threads import available_cores
 from refrope.sweep.loading import KIND, is_sweep, load_rows, load_sweep
 from refrope.sweep.protocol import Run
@@ -154,25 +154,38 @@ def prepare_directory(directory: Path, runs: Sequence[Run], command: str = KIND)
     Raises
     ------
     ValueError
-        The directory holds something else, or cannot be written.
+        The directory holds something else, or cannot be written; another process is at work there.
     """
+    from refrope.sweep.executing import alone_in
+
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if not is_sweep(directory) and any(directory.iterdir()):
+        if not is_sweep(directory) and not all(map(_is_begun, directory.iterdir())):
             raise ValueError(
                 f"{command}: --out {directory} holds something else, expected a new directory or a sweep's"
             )
-        kind: dict[str, Any] = {} if command == KIND else {"kind": command}
-        about = load_sweep(directory, command) if is_sweep(directory) else {**kind, "commands": [], "runs": []}
-        typed = shlex.join(["refrope", *sys.argv[1:]])
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        about["commands"].append({"command": typed, "date": now, "refrope": __version__})
-        about["runs"] = list(dict.fromkeys([*about["runs"], *(run.name for run in runs)]))
-        write_json(directory / "sweep.json", about)
+        with alone_in(directory):
+            remove_parts(directory)
+            kind: dict[str, Any] = {} if command == KIND else {"kind": command}
+            about = load_sweep(directory, command) if is_sweep(directory) else {**kind, "commands": [], "runs": []}
+            typed = shlex.join(["refrope", *sys.argv[1:]])
+            now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            about["commands"].append({"command": typed, "date": now, "refrope": __version__})
+            about["runs"] = list(dict.fromkeys([*about["runs"], *(run.name for run in runs)]))
+            write_json(directory / "sweep.json", about)
     except json.JSONDecodeError as error:
         raise ValueError(f"{command}: {directory / 'sweep.json'} is damaged: {error}") from None
     except OSError as error:
         raise ValueError(f"{command}: --out {directory} cannot be written: {error.strerror or error}") from None
+
+
+def _is_begun(path: Path) -> bool:
+    """True for what a command leaves that is killed before its sweep.json is there."""
+    from refrope.sweep.executing import LOCK
+
+    if path.name == LOCK:
+        return path.is_file() and not path.stat().st_size
+    return path.name.startswith("sweep.json.") and path.name.endswith(PART)
 
 
 @contextmanager

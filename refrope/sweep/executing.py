@@ -29,6 +29,7 @@ from refrope.sweep.protocol import Run
 from refrope.sweep.running import Outcome, Stopped, finished, work
 from refrope.workers import start_worker, worker_pool
 
+LOCK = "lock"  # an empty file in the sweep's directory
 _LOOK = 0.5  # seconds between looks at how far the runs are
 _LOSSES = 3  # of workers in a row without any step done between them, after which nobody tries again
 
@@ -86,12 +87,30 @@ def execute(
     KeyboardInterrupt
         Runs in this process or its children have saved where they are.
     """
-    lock = FileLock(sweep / "lock")
+    with alone_in(sweep):
+        return _execute(sweep, runs, display, processes, executor, every)
+
+
+@contextmanager
+def alone_in(sweep: Path) -> Iterator[None]:
+    """Have a sweep's directory for this process alone.
+
+    Raises
+    ------
+    ValueError
+        Another process is at work on this sweep.
+    OSError
+        The directory cannot be written.
+    """
+    lock = FileLock(sweep / LOCK)
     try:
-        with lock.acquire(timeout=0):
-            return _execute(sweep, runs, display, processes, executor, every)
+        lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(f"sweep: another process is at work in {sweep}, expected one at a time") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _execute(
