@@ -30,7 +30,9 @@ def spread(found):
 # ---- accuracies
 
 
-@pytest.mark.parametrize("name", ["posgen-tiny", "posgen-methods", "posgen-reproduction", "posgen-pointers"])
+@pytest.mark.parametrize(
+    "name", ["posgen-tiny", "posgen-methods", "posgen-reproduction", "posgen-pointers", "posgen-paper"]
+)
 def test_shipped_results_can_be_read(name):
     cells = cells_of(name)
     assert cells.varying == ()
@@ -59,6 +61,16 @@ def test_the_readmes_reproduction_is_the_shipped_one():
         found = each.paired.difference
         interval = interval_text(found.student).replace("[", r"\[").replace("]", r"\]")
         assert f"{percent(found.mean)} {interval} (" in README
+
+
+def test_what_the_readme_says_of_the_papers_preset_is_shipped():
+    found = {cell.encoding: cell for cell in cells_of("posgen-paper").cells}
+    plain, rounded, yarn, both = (found[name] for name in ("rope", "resonance-rope", "yarn", "resonance-yarn"))
+    within = [percent(cell.estimate("id_accuracy").mean) for cell in (plain, rounded)]
+    beyond = [percent(cell.estimate().mean) for cell in (plain, rounded, yarn, both)]
+    assert "{} % with RoPE, {} with Resonance RoPE".format(*within) in README
+    assert "it comes to {} and {} %".format(*beyond[:2]) in README
+    assert "with YaRN to {} and with Resonance YaRN to {} %".format(*beyond[2:]) in README
 
 
 def test_the_readmes_ablations_are_the_shipped_ones():
