@@ -1,4 +1,4 @@
-"""Results that come with the sources: reports read them, and README's tables are theirs."""
+"""Results that come with the sources: reports read them, and tables of README.md and the results' page are theirs."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from refrope.report.result_tables import interval_text, percent, spread_text
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "tutorials" / "results"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = "\n".join((folder / "README.md").read_text(encoding="utf-8") for folder in (ROOT, SHIPPED))
 RULES, LATIN = (
     json.loads((SHIPPED / "posgen-rules" / f"{name}.json").read_text(encoding="utf-8")) for name in ("results", "latin")
 )

@@ -22,7 +22,7 @@ _COLOURS = {
 _OTHERS = ("#000000", "#8C564B", "#7F7F7F", "#17BECF")
 _LETTERS = 12  # of a title to an inch
 _MARKS = "osD^vP"
-_LARGE = 6.0  # how many times the smallest perplexity the largest must be for an axis of powers
+_LARGE = 2.0  # how many times the smallest perplexity the largest must be for an axis of powers
 
 
 def label_of(name: str) -> str:
@@ -82,7 +82,7 @@ def perplexity_figure(runs: Sequence[dict[str, Any]], context: int, title: str, 
         from matplotlib.ticker import LogLocator, NullFormatter
 
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths], rotation=30 if len(lengths) > 6 else 0)
