@@ -1,4 +1,4 @@
-"""Commands: ``refrope posgen | sweep | report | rules | lm | export | inspect | compare | bench | check | verify``.
+"""Commands: posgen, sweep, report, rules, lm, export, inspect, compare, explore, bench, check, verify.
 
 Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 terminated.
 """
@@ -19,6 +19,7 @@ from refrope import __version__, bench, compare, export, inspection, kernels, ve
 from refrope.conformance import command as check_command
 from refrope.errors import check_integer, unknown_name
 from refrope.experiment import results, run, run_side_by_side
+from refrope.explorer import command as explorer_command
 from refrope.lm import command as lm_command
 from refrope.methods import MAPS, listing
 from refrope.progress import Lines, make_progress
@@ -30,7 +31,10 @@ from refrope.settings_options import ABOUT_PRESETS, OWN, add_options, settings_o
 from refrope.sweep import command as sweep_command
 from refrope.workers import TERMINATED, Terminated, terminable
 
-COMMANDS = ("posgen", "sweep", "report", "rules", "lm", "export", "inspect", "compare", "bench", "check", "verify")
+COMMANDS = (
+    *("posgen", "sweep", "report", "rules", "lm", "export"),
+    *("inspect", "compare", "explore", "bench", "check", "verify"),
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_command(commands)
     inspection.add_command(commands)
     compare.add_command(commands)
+    explorer_command.add_command(commands)
     bench.add_command(commands)
     check_command.add_command(commands)
     verify.add_command(commands)
