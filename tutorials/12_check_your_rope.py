@@ -7,33 +7,32 @@
 # **You will learn** how a mistake in ten lines can be told from its numbers alone, why tests of cos and sin are not
 # enough, and how exact the libraries are far into a text.
 #
-# **You need** NumPy and matplotlib (`pip install "refrope[experiments]"`). The libraries are taken where they are
-# installed (`pip install torch transformers rotary-embedding-torch "mlx[cpu]"`); elsewhere the results of our run are
-# shown. Runs in a few seconds, without a network.
+# **You need** tutorials 01 to 04 and 10, NumPy and matplotlib (`pip install "refrope[experiments]"`). The libraries are
+# taken where they are installed (`pip install torch transformers rotary-embedding-torch "mlx[cpu]"`); elsewhere the
+# results of our run are shown. Runs in a few seconds, without a network.
 
 # %%
 import json
 from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 
 import refrope as rr
 from refrope import precision
 from refrope.conformance import check
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+from refrope.files import write_json
 
 HERE = Path(__file__).parent if "__file__" in globals() else Path(".")
-(HERE / "figures").mkdir(exist_ok=True)
+FIGURES = HERE / "figures"
+FIGURES.mkdir(exist_ok=True)
 STORED = HERE / "results" / "conformance" / "libraries.json"
 
 # %% [markdown]
 # ## Ten lines, two mistakes
 #
-# Here is a rotation as one writes it on a Friday. The model's card says base 500,000 and Hugging Face's layout.
+# Here is a rotation as one writes it. The model's card says base 500,000 and Hugging Face's layout.
 #
 # **Predict**: what is wrong with it? (There are two things.)
 
@@ -53,12 +52,12 @@ print(report)
 assert [mistake.name for mistake in report.mistakes] == ["layout-interleaved", "base"]
 
 # %% [markdown]
-# Both are named, with nothing but the function to go by. `check` gave it the 64 basis vectors at six positions and so
-# read off the matrices that it applies. Where their entries are says how features are paired. What they hold is
-# cos and sin, and the kit searches for the smallest number of known mistakes (frequencies, positions, sign, amplitude)
-# that explains every one of them.
+# Both are named, with nothing but the function to go by. `check` gave it vectors of one 1 and 63 zeros, at six
+# positions, and so read off the matrices that it applies. Where their entries are says how features are paired. What
+# they hold is cos and sin, and `check` searches for the smallest number of known mistakes (of frequencies, positions,
+# sign, amplitude) that explains every one of them.
 #
-# Declared as what it is, the same function passes, and the answer says how exact it is:
+# **Predict**: declared as what it is, the same function passes. Which pipeline of tutorial 10 is it?
 
 # %%
 report = check(rotate, "rope:head_dim=64,base=10000", layout="interleaved")
@@ -70,7 +69,8 @@ assert report.pipeline == "refrope"  # float64 angles, rounded once
 # ## Why cos and sin are not enough
 #
 # A function whose tables are perfect may still pair the wrong features, as this one does: tables are doubled by
-# repetition, features are paired by halves. **Predict** the largest error of its tables, and of a score.
+# repetition, features are paired by halves. **Predict**: does `check` find fault with the tables, and how large is the
+# largest error of a score, where scores go up to 32?
 
 
 # %%
@@ -103,7 +103,8 @@ assert np.abs(scores[0] - scores[1]).max() > 0.25 * scores[0].max()
 # ## Three libraries
 #
 # The same for functions that many models run on. Each is wrapped so that it takes x and positions; nothing else is
-# changed. Dynamic NTK is declared for a model of 2,048 tokens, so that its base changes with the length of each call.
+# changed. Dynamic NTK (tutorial 04) is declared for a model of 2,048 tokens, so that its base changes with the length
+# of each call. **Predict**: which of them fails?
 
 
 # %%
@@ -206,25 +207,27 @@ if find_spec("mlx"):
 
 if len(results["errors"]) == 3:
     STORED.parent.mkdir(parents=True, exist_ok=True)
-    STORED.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(STORED, results)
 else:
     print("Not all three libraries are installed. From our run:", stored["versions"])
     for one in stored["checks"]:
         print(f"{one['who']}\n{one['said']}\n")
     results = stored
+failed = [one["who"] for one in results["checks"] if not one["passed"]]
+assert failed == ["transformers, dynamic NTK", "rotary-embedding-torch, declared as half"]
 
 # %% [markdown]
 # All pass as plain RoPE, and all of them with float32 angles: good near the start of a text, and off by some
 # thousandths at 131,072 tokens. transformers' dynamic NTK is another matter. After a longer call its tables at exactly
 # the original length are those of the longer call; a call that is one token shorter resets them. Which numbers a
-# sequence gets depends on what was computed before, and the kit says so.
+# sequence gets depends on what was computed before, and `check` says so.
 #
 # ## How exact, by position
 #
-# **Predict** how the error grows from 256 tokens to 131,072. Then look.
+# **Predict** how many times the error at 131,072 tokens is that at 256, a 512th of the way.
 
 # %%
-figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+figure, axes = plt.subplots(figsize=(8, 4.4), layout="constrained")
 styles = {
     "transformers": ("#E69F00", 14, "transformers, float32"),
     "rotary-embedding-torch": ("#CC79A7", 9, "rotary-embedding-torch, float32"),
@@ -239,36 +242,51 @@ for name, label, line in (
 ):
     errors = [precision.table_error(rr.RoPE(128), np.arange(end - 64, end), name).max() for end in ENDS]
     axes.loglog(ENDS, errors, color="#009E73" if name == "refrope" else "#666666", linestyle=line, label=label)
-axes.set_xlabel("position (tokens)")
-axes.set_ylabel("largest error of cos and sin")
-axes.set_xscale("log", base=2)
+axes.set(xlabel="position (tokens)", ylabel="largest error of cos and sin")
 axes.grid(alpha=0.3)
-axes.legend(fontsize=8)
-figure.savefig(HERE / "figures" / "12_check_your_rope.png", dpi=120)
+axes.legend(fontsize=9, loc="center right", bbox_to_anchor=(1, 0.4))
+figure.savefig(FIGURES / "12_check_your_rope.png", dpi=110)
 
-last = {name: errors[-1] for name, errors in results["errors"].items()}
-print({name: f"{error:.1e}" for name, error in last.items()})
-assert all(1e-3 < error < 2e-2 for error in last.values())
+growth = {name: errors[-1] / errors[0] for name, errors in results["errors"].items()}
+print({name: f"{errors[-1]:.1e}, {growth[name]:.0f} times" for name, errors in results["errors"].items()})
+assert all(1e-3 < errors[-1] < 2e-2 for errors in results["errors"].values())
+assert all(256 < times < 1024 for times in growth.values())  # in proportion to the position, 512 times
 
 # %% [markdown]
 # ## In your own tests
 #
-# ```
-# refrope check mypackage.rope:apply --encoding rope:head_dim=128,base=500000 --axes BHTD
-# ```
+#     refrope check mypackage.rope:apply --encoding rope:head_dim=128,base=500000 --axes BHTD
 #
 # does the same from the command line, in a process of its own. In pytest, `-p refrope.conformance.pytest_plugin` brings
 # the fixture `check_rope`:
 #
-# ```
-# def test_rope(check_rope):
-#     check_rope(apply, "rope:head_dim=128,base=500000", axes="BHTD")
-# ```
+#     def test_rope(check_rope):
+#         check_rope(apply, "rope:head_dim=128,base=500000", axes="BHTD")
 #
-# **Exercises.** 1. Put `positions + 1` into `rotate` above. 2. Let it print. 3. Round its positions to float16 and find
-# the first position that is off. What does the kit say to each?
+# ## Exercises
+#
+# 1. Let `rotate` above count positions from 1. What does `check` call that?
+# 2. Let it turn backward, as for `transpose=True`. Scores still depend on distance alone: which of them are wrong?
+# 3. Round its positions to float16. Which is the first position that is off, and does `check` find it if it may look at
+#    positions up to 1,000 only (`max_position=1000`)?
+#
+# ### Answers
+
 
 # %%
-assert [m.name for m in check(lambda x, p: rotate(x, p + 1), encoding, layout="interleaved").mistakes] == ["off-by-one"]
-halved = check(lambda x, p: rotate(x, p.astype(np.float16)), encoding, layout="interleaved", max_position=60_000)
-assert [m.name for m in halved.mistakes] == ["positions-float16"]
+def mistakes(function, **options):
+    """The names of what `check` finds."""
+    return [mistake.name for mistake in check(function, encoding, layout="interleaved", **options).mistakes]
+
+
+# 1. By its name. No score would show it: all distances are right.
+assert mistakes(lambda x, positions: rotate(x, positions + 1)) == ["off-by-one"]
+
+# 2. Each gets the score of the opposite distance. Only where query and key are alike is that the same (tutorial 02).
+assert mistakes(lambda x, positions: rotate(x, -positions)) == ["sign-reversed"]
+
+# 3. 2,049: eleven digits count to 2,048. A check is as good as the positions it looks at.
+halved = lambda x, positions: rotate(x, positions.astype(np.float16))  # noqa: E731
+assert mistakes(halved, max_position=60_000) == ["positions-float16"]
+assert np.flatnonzero(np.arange(3000).astype(np.float16) != np.arange(3000))[0] == 2049
+assert mistakes(halved, max_position=1000) == []
