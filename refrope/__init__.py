@@ -3,31 +3,57 @@
 positions -> encodings (inv_freq) -> tables (cos, sin) -> rotary -> attention -> transformer -> train, evaluate
 """
 
-__version__ = "0.1.0"  # before the imports: results are stamped with it
+from __future__ import annotations
 
-from refrope import analysis, kernels, nn, posgen, precision
-from refrope.analysis import critical_pair, feature_gap
-from refrope.encodings import (
-    DynamicNTK,
-    FoPE,
-    LinearPI,
-    Llama3,
-    LongRoPE,
-    NTKAware,
-    NTKByParts,
-    ProportionalRoPE,
-    Resonance,
-    RoPE,
-    RotaryEncoding,
-    XPos,
-    YaRN,
-)
-from refrope.encodings.huggingface import from_huggingface, to_huggingface
-from refrope.kernels import get_num_threads, set_num_threads
-from refrope.nn.configuration import TransformerConfig
-from refrope.nn.transformer import Transformer
-from refrope.permute import permute_rows
-from refrope.rotary import rotate, rotate_periodic, rotation_matrix
+from typing import TYPE_CHECKING
+
+from refrope.lazy import on_demand
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from refrope import analysis, kernels, nn, posgen, precision
+    from refrope.analysis import critical_pair, feature_gap
+    from refrope.encodings import (
+        DynamicNTK,
+        FoPE,
+        LinearPI,
+        Llama3,
+        LongRoPE,
+        NTKAware,
+        NTKByParts,
+        ProportionalRoPE,
+        Resonance,
+        RoPE,
+        RotaryEncoding,
+        XPos,
+        YaRN,
+    )
+    from refrope.encodings.huggingface import from_huggingface, to_huggingface
+    from refrope.kernels import get_num_threads, set_num_threads
+    from refrope.nn.configuration import TransformerConfig
+    from refrope.nn.transformer import Transformer
+    from refrope.permute import permute_rows
+    from refrope.rotary import rotate, rotate_periodic, rotation_matrix
+else:
+    __getattr__, __dir__ = on_demand(
+        __name__,
+        {
+            "analysis": "critical_pair feature_gap",
+            "kernels": "get_num_threads set_num_threads",
+            "nn": "",
+            "posgen": "",
+            "precision": "",
+            "encodings": "DynamicNTK FoPE LinearPI Llama3 LongRoPE NTKAware NTKByParts ProportionalRoPE Resonance RoPE "
+            "RotaryEncoding XPos YaRN",
+            "encodings.huggingface": "from_huggingface to_huggingface",
+            "nn.configuration": "TransformerConfig",
+            "nn.transformer": "Transformer",
+            "permute": "permute_rows",
+            "rotary": "rotate rotate_periodic rotation_matrix",
+            "tables": "",
+        },
+    )
 
 __all__ = [
     "DynamicNTK",

@@ -113,7 +113,9 @@ class Training(ResumableTraining[History]):
         *,
         seed: int,
     ) -> None:
-        self.encoding, self.dataset, self.settings = encoding, dataset, settings
+        self.encoding: RotaryEncoding | PositionMap | None = encoding
+        self.dataset: Dataset = dataset
+        self.settings: TrainSettings = settings
         self._batch = inputs_and_targets(
             dataset.train, front_token=settings.front_token, modulus=dataset.modulus, j=dataset.j, k=dataset.k
         )

@@ -289,7 +289,7 @@ def test_float32_rounds_to_wrong_wholes_where_bases_are_large_and_we_do_not():
         for d in (32, 48, 64, 80, 96, 112, 128, 160, 192, 256):
             ours = Resonance(RoPE(d, base)).periods
             theirs = np.rint(float32_wavelengths(base, d)).astype(np.int64)
-            wrong += [(base, d, j, int(ours[j])) for j in np.flatnonzero(ours != theirs)]
+            wrong += [(base, d, j, int(ours[j])) for j in np.flatnonzero(ours != theirs).tolist()]
     assert len(wrong) > 350
     assert min(base for base, *_ in wrong) > 5e4
     assert 6.5e4 < min(period for *_, period in wrong) < 6.7e4

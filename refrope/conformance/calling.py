@@ -49,14 +49,16 @@ class Caller:
     """
 
     def __init__(self, function: Callable[..., Any], *, arrays: str, dtype: str, time_limit: float) -> None:
-        self.function, self.dtype, self.time_limit = function, dtype, time_limit
-        self.arrays = [arrays] if arrays != "auto" else [n for n in ARRAYS if _MODULES[n] in sys.modules]
+        self.function: Callable[..., Any] = function
+        self.dtype: str = dtype
+        self.time_limit: float = time_limit
+        self.arrays: list[str] = [arrays] if arrays != "auto" else [n for n in ARRAYS if _MODULES[n] in sys.modules]
         if dtype == "bfloat16":
             self.arrays = [name for name in self.arrays if name != "numpy"]
         if not self.arrays:
             raise ValueError(f"check: arrays of {dtype} need torch, jax or mlx, and none of them is imported")
         self.problems: dict[str, str] = {}
-        self.calls = 0
+        self.calls: int = 0
 
     def __call__(self, *arguments: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """The result, or the parts of a tuple or list, as NumPy arrays; bfloat16 becomes float32.

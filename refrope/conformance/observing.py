@@ -35,7 +35,9 @@ class Rotation:
     """
 
     def __init__(self, caller: Caller, axes: str, features: int) -> None:
-        self.caller, self.axes, self.features = caller, axes, features
+        self.caller: Caller = caller
+        self.axes: str = axes
+        self.features: int = features
 
     def rotate(self, x: FloatArray, positions: IntArray) -> FloatArray:
         """The function's answer for x (T, D), which every batch and head holds alike.

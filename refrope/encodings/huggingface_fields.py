@@ -125,8 +125,12 @@ class Layer:
     def __init__(
         self, rope: Mapping[str, Any], fields: Mapping[str, Any], notes: list[str], layer_type: str, nested: bool
     ) -> None:
-        self.rope, self.fields, self.notes, self.layer_type, self.nested = rope, fields, notes, layer_type, nested
-        self.model_type = fields.get("model_type")
+        self.rope: Mapping[str, Any] = rope
+        self.fields: Mapping[str, Any] = fields
+        self.notes: list[str] = notes
+        self.layer_type: str = layer_type
+        self.nested: bool = nested
+        self.model_type: Any = fields.get("model_type")
         self._read: set[str] = set()
 
     def say(self, sentence: str) -> None:

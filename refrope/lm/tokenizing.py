@@ -198,10 +198,12 @@ class Decoder:
 
     Examples
     --------
-    >>> decoder = Decoder(tokenizer)                                                    # doctest: +SKIP
-    >>> for token in tokens:                                                            # doctest: +SKIP
+    >>> decoder = Decoder(tokenizer)
+    >>> for token in tokenizer.encode("Über"):
     ...     print(decoder.push(token), end="", flush=True)
-    >>> print(decoder.flush())                                                          # doctest: +SKIP
+    Über
+    >>> decoder.flush()
+    ''
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -45,9 +45,9 @@ class Decoding:
     """
 
     def __init__(self, config: TransformerConfig, params: Mapping[str, Array]) -> None:
-        c = self.config = config
+        self.config = c = config
         self._params = list(params.values())
-        self.dtype = self._params[0].dtype
+        self.dtype: np.dtype[Any] = self._params[0].dtype
         read = [params[f"layers.{i}.{name}"] for i in range(c.layers) for name in _WEIGHTS]
         ffi, _ = native()
         self._weights, self._tables = pointers(len(read), self.dtype), pointers(2 * c.layers, self.dtype)

@@ -19,7 +19,7 @@ class Buffers:
     """Scratch arrays by name that live from step to step, so that no step allocates what it can reuse."""
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
-        self.dtype = np.dtype(dtype)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
         self._memory: dict[str, Array] = {}
 
     def __call__(self, name: str, *shape: int) -> Array:
@@ -68,10 +68,10 @@ class KVCache:
 
     def __init__(self, config: TransformerConfig, batch: int, capacity: int, dtype: npt.DTypeLike = np.float32) -> None:
         self.check_memory(config, batch, capacity, dtype)
-        self.shape = (batch, config.key_heads, capacity, config.head_dim)
-        self.keys = np.empty((config.layers, *self.shape), dtype)
-        self.values = np.empty((config.layers, *self.shape), dtype)
-        self.length = 0
+        self.shape: tuple[int, int, int, int] = (batch, config.key_heads, capacity, config.head_dim)
+        self.keys: Array = np.empty((config.layers, *self.shape), dtype)
+        self.values: Array = np.empty((config.layers, *self.shape), dtype)
+        self.length: int = 0
 
     @staticmethod
     def check_memory(config: TransformerConfig, batch: int, capacity: int, dtype: npt.DTypeLike = np.float32) -> None:

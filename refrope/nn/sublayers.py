@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from refrope.nn import dropout as dropout_module
-from refrope.nn.backends import operations
+from refrope.nn.backends import NumpyOps, operations
 from refrope.nn.configuration import TransformerConfig
 from refrope.nn.memory import Buffers
 
@@ -26,12 +28,12 @@ class Sublayers:
 
     def __init__(self, config: TransformerConfig, flat_params: Array, backend: str) -> None:
         self.config = config
-        self.dtype = flat_params.dtype
-        self.ops = operations(backend)
+        self.dtype: np.dtype[Any] = flat_params.dtype
+        self.ops: ModuleType | type[NumpyOps] = operations(backend)
         self.backend = backend
         self.flat_params = flat_params
-        self.params = config.views(flat_params)
-        self.buffers = Buffers(self.dtype)
+        self.params: dict[str, Array] = config.views(flat_params)
+        self.buffers: Buffers = Buffers(self.dtype)
         self.grads: dict[str, Array] = {}
         self._saved: dict[str, Any] = {}
         self._skipped: frozenset[str] = frozenset()  # weights whose gradients nobody asks for

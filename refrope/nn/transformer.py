@@ -200,7 +200,7 @@ class Transformer(SelfAttention, FeedForward):
                 "Transformer.backward: nothing to go back through, expected forward(..., keep=True) before"
             )
         self._skipped = frozenset(skip)
-        self.grads = c.views(np.empty_like(self.flat_params) if out is None else out)
+        self.grads: dict[str, Array] = c.views(np.empty_like(self.flat_params) if out is None else out)
         rows = len(saved["tokens"])
         for i in range(c.layers):
             for gradient in self._bias_weights(self.grads, i).values():
