@@ -14,8 +14,8 @@ static RR_TARGET void RR(dropout_factors)(const rr_attention *call, rr_key key, 
     const uint32_t threshold = call->threshold, n_k = (uint32_t)call->n_k;
     for (ptrdiff_t j = 0; j < keys; j++) {
         const uint32_t first = (uint32_t)i0 * n_k + (uint32_t)(j0 + j);
-        for (uint32_t c = 0; c < RR_PANEL; c++)
-            factors[j * RR_LINE + c] = rr_random_bits(key, first + c * n_k) >= threshold ? kept : 0;
+        for (ptrdiff_t c = 0; c < RR_PANEL; c++)
+            factors[j * RR_LINE + c] = rr_random_bits(key, first + (uint32_t)c * n_k) >= threshold ? kept : 0;
     }
 }
 

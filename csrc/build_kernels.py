@@ -21,8 +21,9 @@ def flag_groups(compiler_type):
     """Sources with their compiler flags. Nothing may be fused in element-wise kernels: they equal NumPy's bits."""
     if compiler_type == "msvc":
         return [(ELEMENTWISE, ["/O2", "/fp:strict"]), (REDUCTIONS, ["/O2"])]
-    # Nobody reads the floating-point exception flags: without them a choice of two results needs no branch.
-    common = ["-std=c99", "-O3", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", *EXTRA_FLAGS]
+    # Nobody reads the floating-point exception flags: without them a choice of two results needs no branch. Python's
+    # own -g would treble the module; REFROPE_CFLAGS=-g comes later and brings it back.
+    common = ["-std=c99", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", *EXTRA_FLAGS]
     return [
         # gcc 12's basic-block vectoriser fuses a*c - b*s, a*s + b*c into vfmaddsub even with contraction off.
         (ELEMENTWISE, [*common, "-ffp-contract=off", "-fno-tree-slp-vectorize"]),

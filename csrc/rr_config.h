@@ -32,6 +32,8 @@
 #endif
 
 #if defined(__clang__)
+/* RR_INDEPENDENT and RR_UNROLL are hints: where a machine has no use for one, nothing is wrong. */
+#pragma clang diagnostic ignored "-Wpass-failed"
 #define RR_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__)
 #define RR_INDEPENDENT _Pragma("GCC ivdep")

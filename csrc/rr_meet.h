@@ -14,6 +14,9 @@
 #include "rr_config.h"
 
 #if defined(_WIN32)
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN /* windows.h defines fewer words of common English */
+#endif
 #include <windows.h>
 #define RR_YIELD() SwitchToThread()
 #else
@@ -31,7 +34,9 @@
 #define RR_WRITE(number, value) InterlockedExchange((volatile LONG *)(number), value)
 #endif
 
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(_WIN32)
+#define RR_PAUSE() YieldProcessor()
+#elif defined(__x86_64__) || defined(__i386__)
 #define RR_PAUSE() __builtin_ia32_pause()
 #else
 #define RR_PAUSE() ((void)0)
