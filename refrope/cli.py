@@ -1,12 +1,14 @@
 """Commands: posgen, sweep, report, rules, lm, export, inspect, compare, explore, bench, check, verify.
 
-Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 terminated.
+Status 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 141 nobody reads the output any more, 143
+terminated.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import shlex
 import sys
@@ -59,7 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(options, "threads"):  # one setting for the kernels and BLAS, REFROPE_NUM_THREADS included
             kernels.set_num_threads(kernels.get_num_threads() if options.threads is None else options.threads)
         status: int = options.run(options)
+        sys.stdout.flush()  # here, where a reader that is gone is no traceback
         return status
+    except BrokenPipeError:  # refrope inspect yarn | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed at the end
+        return 141
     except (ValueError, FloatingPointError, RuntimeError, OSError, MemoryError) as error:
         said = str(error)
         if isinstance(error, OSError) and error.filename is not None:

@@ -17,7 +17,7 @@ from refrope.report import format_table, parameters
 SAME = 1e-12  # relative: thousands of float64 roundings, far below what any difference of definition makes
 _SHARED = ("head_dim", "base", "rotary_dim", "original_length", "factor", "length")
 _EPILOG = """\
-Options of one of them are written behind its name; those below are for both. Where one is a configuration, it also
+Options of one of them are written behind its name; those above are for both. Where one is a configuration, it also
 lends the other its head_dim, base, rotary_dim, original_length and factor, unless they are given. A path may carry
 layer_type and length, as in config.json:layer_type=full_attention,length=65536.
 

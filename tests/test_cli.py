@@ -218,6 +218,15 @@ def test_inspect_shows_the_nine_pre_critical_pairs(capsys):
     assert "Attention factor 1.13863" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes close in another way there")
+def test_a_reader_that_goes_away_is_no_error():
+    command = [sys.executable, "-m", "refrope", "inspect", "yarn"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asked:
+        asked.stdout.close()
+        said = asked.stderr.read()
+    assert (asked.returncode, said) == (141, "")
+
+
 def test_ctrl_c_in_any_command_is_one_line_and_status_130(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -8,6 +8,7 @@ import doctest
 import importlib
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from refrope.cli import build_parser
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "tutorials/README.md", "tutorials/results/README.md"]
 PAGES += ["tests/fuzz/README.md", "tests/peers/README.md"]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)  # those in lists are indented
 ELLIPSIS = {"...", "…"}  # a command that is shown in part
 # What examples that read a checkpoint of some hundred megabytes run with.
 STAND_INS = {
@@ -34,7 +35,7 @@ def text_of(page):
 
 def blocks(page, *languages):
     """The fenced blocks of a page in these languages; "" for blocks without one."""
-    return [code for language, code in FENCE.findall(text_of(page)) if language in languages]
+    return [textwrap.dedent(code) for _, language, code in FENCE.findall(text_of(page)) if language in languages]
 
 
 # ---- Python ----
@@ -92,8 +93,8 @@ def commands(line):
 
 def shown(page):
     """The calls of refrope in the shell blocks of a page."""
-    return [call for block in blocks(page, "sh", "") for line in lines(block) if "refrope " in line + " "
-            for call in commands_or_none(line)]  # fmt: skip
+    logical = [line for block in blocks(page, "sh", "") for line in lines(block)]
+    return [call for line in logical for call in commands_or_none(line)]
 
 
 def commands_or_none(line):

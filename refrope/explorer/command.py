@@ -15,7 +15,7 @@ _TEST_TO_TRAIN = 4  # how much longer tests are, where nobody says
 _NUMBERS = CATALOGUE["numbers"]
 _EPILOG = """\
 The page is one file that needs no network and no server. What is chosen in it stands in its address, so that a view can
-be shared; the options below say what it starts with.
+be shared; the options above say what it starts with.
 
 examples:
   refrope explore --open
