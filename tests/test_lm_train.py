@@ -232,6 +232,8 @@ def test_what_is_swapped_in_begins_beyond_the_training_length():
         ({"seeds": (1, 1)}, "each once"),
         ({"seeds": (-1,)}, "seed is -1"),
         ({"steps": 0}, "steps is 0"),
+        ({"heads": 3}, "heads is 3, expected one of 2, 4, 8, 16, 32, 64"),
+        ({"heads": 128}, "heads is 128, expected one of 2, 4"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"test_lengths": (128,)}, "test_length is 128, expected an integer >= 256"),
         ({"train_length": 4}, "train_length is 4"),
@@ -244,6 +246,15 @@ def test_what_is_swapped_in_begins_beyond_the_training_length():
 def test_settings_are_checked_in_the_name_of_the_command(changed, said):
     with pytest.raises(ValueError, match=rf"^lm train: .*({said})"):
         LMSettings(**changed)
+
+
+def test_more_heads_have_fewer_features_and_as_many_weights():
+    usual, more = (LMSettings(heads=heads).model("rope", 257) for heads in (None, 8))
+    assert (usual.heads, usual.kv_heads, usual.head_dim) == (2, 1, 64)
+    assert (more.heads, more.kv_heads, more.head_dim) == (8, 4, 16)
+    assert more.size() == usual.size()
+    assert LMSettings(heads=8).trained_encoding("rope").head_dim == 16
+    assert LMSettings(heads=8).flat()["heads"] == 8
 
 
 @pytest.mark.parametrize(
@@ -332,7 +343,7 @@ def test_bits_count_bytes_whatever_the_tokens_are(directory, tmp_path):
     "changed",
     [
         {"seeds": (2,)}, {"steps": 8}, {"batch_size": 4}, {"learning_rate": 1e-3}, {"train_length": 15},
-        {"preset": "tiny"}, {"encodings": ("alibi",)}, {"frozen": ("embedding",)}, {"tokens": "bpe:260"},
+        {"preset": "tiny"}, {"heads": 4}, {"encodings": ("alibi",)}, {"frozen": ("embedding",)}, {"tokens": "bpe:260"},
     ],
 )  # fmt: skip
 def test_whatever_changes_the_weights_changes_the_name_of_a_run(directory, changed):

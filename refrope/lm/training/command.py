@@ -102,6 +102,7 @@ def _add_train(subcommands: Any) -> None:
     )
     add("--seeds", default=seeds, metavar="1,2", help=f"of weights and of the places of windows (default {seeds})")
     add("--steps", type=int, metavar="N", help="instead of the preset's")
+    add("--heads", type=int, metavar="N", help="of queries, instead of the preset's: more, of fewer features each")
     add("--batch-size", type=int, metavar="N", help="windows a step, instead of the preset's")
     add("--learning-rate", type=float, metavar="X", help="peak of the one-cycle schedule, instead of the preset's")
     add("--tokens", default="bytes", metavar="KIND", help="bytes (default), or bpe:N: N pairs learnt from the texts")
@@ -129,6 +130,7 @@ def settings_of(options: argparse.Namespace) -> LMSettings:
         encodings=names,
         seeds=numbers_of(WHO, "--seeds", options.seeds),
         steps=options.steps,
+        heads=options.heads,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         tokens=options.tokens,

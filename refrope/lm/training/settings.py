@@ -72,6 +72,9 @@ class LMSettings:
     seeds : ints >= 0
         Of the weights and of the places of the windows; the texts that are held out are always the same.
     steps, batch_size : int, optional; the preset's if None
+    heads : int, optional
+        Of the queries, as many times the preset's as it takes, and so of the keys, with as many times fewer features:
+        the model has as many weights. The preset's if None.
     learning_rate : float, optional
         The peak of the one-cycle schedule; the preset's if None.
     tokens : str
@@ -97,6 +100,7 @@ class LMSettings:
     encodings: tuple[str, ...] = DEFAULT_ENCODINGS
     seeds: tuple[int, ...] = DEFAULT_SEEDS
     steps: int | None = None
+    heads: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     tokens: str = "bytes"
@@ -123,6 +127,7 @@ class LMSettings:
             method_of(name, WHO)
         for seed in self.seeds:
             check_integer(WHO, "seed", seed, 0)
+        self._check_heads()
         for name in ("steps", "batch_size"):
             if getattr(self, name) is not None:
                 check_integer(WHO, name, getattr(self, name), 1)
@@ -134,6 +139,13 @@ class LMSettings:
             check_integer(WHO, "test_length", length, self.train_length)
         for name in self.encodings:
             self._check_encoding(name)
+
+    def _check_heads(self) -> None:
+        """Raise for heads that the preset's cannot be split into."""
+        usual = PRESETS[self.preset].model
+        possible = [usual.heads * n for n in range(1, usual.head_dim // 2 + 1) if usual.head_dim % (2 * n) == 0]
+        if self.heads is not None and check_integer(WHO, "heads", self.heads, 1) not in possible:
+            raise ValueError(f"{WHO}: heads is {self.heads}, expected one of {', '.join(map(str, possible))}")
 
     def _check_encoding(self, name: str) -> None:
         """Raise for an encoding that would fail later, in training or in a test."""
@@ -164,9 +176,18 @@ class LMSettings:
         """The batch size in force."""
         return self.batch_size or PRESETS[self.preset].batch_size
 
+    @property
+    def sizes(self) -> TransformerConfig:
+        """The preset's model, with the heads in force."""
+        usual = PRESETS[self.preset].model
+        times = (self.heads or usual.heads) // usual.heads
+        return replace(
+            usual, heads=usual.heads * times, kv_heads=usual.key_heads * times, head_dim=usual.head_dim // times
+        )
+
     def model(self, trained: str, vocabulary: int) -> TransformerConfig:
-        """The preset's model for a vocabulary, with what the method adds that it is trained with."""
-        config = replace(PRESETS[self.preset].model, vocabulary=vocabulary)
+        """The model for a vocabulary, with what the method adds that it is trained with."""
+        config = replace(self.sizes, vocabulary=vocabulary)
         return configuration_of(trained, config, self.train_length, self.longest, who=WHO)
 
     def tested_model(self, name: str, config: TransformerConfig, length: int) -> TransformerConfig:
@@ -198,7 +219,7 @@ class LMSettings:
         return self._encoding(name if length > self.train_length else self.trained_name(name), length)
 
     def _encoding(self, name: str, length: int) -> RotaryEncoding | PositionMap | None:
-        head_dim = PRESETS[self.preset].model.head_dim
+        head_dim = self.sizes.head_dim
         lengths = Lengths(self.train_length, length)
         # YaRN as its authors use it with language models: ramp from 32 turns to 1 (arXiv:2309.00071, Section 4.1).
         yarn = YaRN(head_dim, factor=length / self.train_length, original_length=self.train_length)
@@ -216,6 +237,7 @@ class LMSettings:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         values |= {
             **{"steps": plan.steps, "batch_size": self.windows_a_step, "learning_rate": plan.learning_rate},
+            **{"heads": self.sizes.heads},
             **{name: ", ".join(values[name]) for name in ("corpora", "texts", "frozen")},
         }
         return {name: value for name, value in values.items() if not isinstance(value, tuple)}
