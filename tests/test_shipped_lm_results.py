@@ -1,6 +1,7 @@
 """Results of language models that come with the sources: what tutorials/results/README.md says of them is theirs."""
 
 import json
+import statistics
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -43,3 +44,17 @@ def test_what_the_front_page_says_of_swapped_encodings_is_shipped():
     assert f"and {yarn:.2f} with YaRN" in FRONT
     within = [rounded / kept - 1 for rounded, kept in zip(lines["resonance"][:-1], lines["none"][:-1], strict=True)]
     assert f"costs up to {100 * max(within):.1f} % within the context" in FRONT
+
+
+def test_the_table_of_models_trained_short_is_the_shipped_one():
+    losses = {}
+    for path in sorted((SHIPPED / "lm-train" / "runs").glob("*/result.json")):
+        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+            losses.setdefault((row["encoding"], row["length"]), []).append(row["loss"])
+    names = {"rope": "RoPE", "resonance-rope": "Resonance RoPE", "yarn": "YaRN", "resonance-yarn": "Resonance YaRN"}
+    names |= {"nope": "NoPE", "alibi": "ALiBi"}
+    assert {name for name, _ in losses} == set(names)
+    for name, label in names.items():
+        by_length = [losses[name, length] for length in (256, 512, 1024, 2048, 4096, 8192)]
+        cells = [f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" for values in by_length]
+        assert f"| {label} | 3 | {' | '.join(cells)} |" in PAGE
