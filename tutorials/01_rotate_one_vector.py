@@ -6,8 +6,8 @@
 #
 # **You will learn** what a pair, a wavelength and Resonance are.
 #
-# **You need** the sine and cosine of school, NumPy and matplotlib (`pip install "refrope[experiments]"`). Runs in a few
-# seconds, without a network.
+# **You need** the sine and cosine of school, NumPy and matplotlib (`pip install -e ".[experiments]"` in the clone).
+# Runs in a few seconds, without a network.
 
 # %%
 from pathlib import Path
@@ -66,7 +66,8 @@ cos, sin = rope.cos_sin([3], np.float64)
 turned = rr.rotate(query, cos, sin)
 print("pair 0 now points to", turned[0, [0, 2]])
 assert np.allclose(turned[0, [0, 2]], [np.cos(3), np.sin(3)])
-assert np.isclose(np.linalg.norm(turned), np.linalg.norm(query))  # no arrow becomes longer or shorter
+lengths = [np.hypot(each[0, :2], each[0, 2:]) for each in (query, turned)]  # of both arrows, before and after
+assert np.allclose(*lengths)  # neither becomes longer or shorter
 
 # %% [markdown]
 # ## Only the distance counts

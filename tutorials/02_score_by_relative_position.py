@@ -7,8 +7,8 @@
 # **You will learn** what attention is, how RoPE's score depends on distance, what "long-range decay" says and what it
 # does not, and how a model runs with the wrong layout without anybody noticing.
 #
-# **You need** tutorial 01, NumPy and matplotlib (`pip install "refrope[experiments]"`). Runs in a few seconds, without
-# a network.
+# **You need** tutorial 01, NumPy and matplotlib (`pip install -e ".[experiments]"` in the clone). Runs in a few
+# seconds, without a network.
 
 # %%
 from pathlib import Path
@@ -37,7 +37,8 @@ rope = rr.RoPE(HEAD_DIM, base=10_000.0)
 #
 # A model does this many times side by side, each time with other queries, keys and values: these are its *heads*. So
 # arrays are (B, H, T, D): texts, heads, tokens, features. Here is one text of 12 tokens and one head, with random
-# features, and the same by hand. (The second thing that `attention_forward` returns is for the backward pass.)
+# features, and the same by hand. With `causal=False` every token sees all keys. (The second thing that
+# `attention_forward` returns is for training, tutorial 07.)
 
 # %%
 queries, keys, values = draws.standard_normal((3, 1, 1, 12, HEAD_DIM))
@@ -98,6 +99,8 @@ assert np.abs(moved - straight).max() < 1e-8  # float64 rounds an angle of a mil
 # `inv_freq`. So with 64 features every score, at every distance, is a sum of 32 cosines:
 #
 #     score(distance) = sum over pairs of  length * cos(distance * inv_freq + phase)
+#
+# Here `length` is the product of the two arrows' lengths, and `phase` the angle between them at distance 0.
 #
 # **Predict**: how many numbers does one need of a query and a key, to know their score at any distance?
 
@@ -222,7 +225,8 @@ assert np.allclose(all_scores(moved_q, moved_k, "half"), trained, rtol=0, atol=1
 # 1. `smallest_base(head_dim, length)` searches for the least base whose sum of cosines is nowhere below 0 up to that
 #    distance. Is 10,000 enough for heads of 128 features and 4,096 tokens, the sizes of Llama 2?
 # 2. Somebody turns the keys and forgets the queries. Is a text that begins at position 1,000 still scored as before?
-# 3. Can a head tell a key five tokens before the query from one five tokens after it? Look at query = key first.
+# 3. Without a causal mask: can a head tell a key five tokens before the query from one five tokens after it? Look at
+#    query = key first.
 #
 # ### Answers
 

@@ -7,8 +7,8 @@
 # **You will learn** how wavelengths grow from pair to pair, what the base does, what pre- and post-critical pairs are,
 # and why Llama 3 was trained on longer texts than Llama 2 and yet leaves more pairs without a full turn.
 #
-# **You need** tutorial 01 (and for exercise 3 tutorial 02), NumPy and matplotlib
-# (`pip install "refrope[experiments]"`). Runs in a few seconds, without a network.
+# **You need** tutorials 01 and 02, NumPy and matplotlib (`pip install -e ".[experiments]"` in the clone). Runs in a few
+# seconds, without a network.
 
 # %%
 import subprocess
@@ -80,8 +80,8 @@ assert rr.critical_pair(llama2, 4096) == 46
 assert rr.critical_pair(llama3, 8192) == 35
 
 # %% [markdown]
-# Fewer: twice the length makes up for a factor of 2 in wavelength, and the base has put in up to 47. Nearly half of
-# Llama 3's pairs never came round in training.
+# Fewer: twice the length makes up for a factor of 2 in wavelength, and the larger base makes wavelengths up to 47 times
+# as long. Nearly half of Llama 3's pairs never came round in training.
 #
 # The paper counts 17 pre-critical pairs for heads of 64 features, base 10,000 and 64 tokens. By its own formula for the
 # wavelengths they are 9; 17 is the number for heads of 128 features.

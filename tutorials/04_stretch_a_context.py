@@ -7,8 +7,8 @@
 # **You will learn** extrapolation and interpolation, position interpolation, NTK-aware scaling and its dynamic form,
 # NTK-by-parts, YaRN and Llama 3's scaling: all of them one list of numbers.
 #
-# **You need** tutorials 01 to 03, NumPy and matplotlib (`pip install "refrope[experiments]"`). Runs in a few seconds,
-# without a network.
+# **You need** tutorials 01 to 03, NumPy and matplotlib (`pip install -e ".[experiments]"` in the clone). Runs in a few
+# seconds, without a network.
 
 # %%
 from pathlib import Path
@@ -44,7 +44,7 @@ assert slowest[1] < -0.8
 # numbers, one for each pair's cosine and sine (tutorial 02), chosen so that the score comes near 1,000 random points
 # between -1 and 1 at distances below 4,096.
 #
-# **Predict** its size within the training length, and up to 32,768. To the nearest power of ten is close enough.
+# **Predict** its size within the training length. And up to 32,768: about 10, or above 10,000?
 
 # %%
 draws = np.random.default_rng(0)
@@ -56,7 +56,8 @@ def terms(encoding, distances):
     return np.concatenate(encoding.cos_sin(distances, np.float64), axis=1)
 
 
-coefficients = np.linalg.lstsq(terms(rope, seen), points, rcond=1e-8)[0]  # least squares
+# Least squares; rcond drops directions that the points hardly determine.
+coefficients = np.linalg.lstsq(terms(rope, seen), points, rcond=1e-8)[0]
 
 
 def largest_score(encoding, start, end):
@@ -72,13 +73,15 @@ assert largest_score(rope, LENGTH, LONG) > 10_000
 # ## Position interpolation
 #
 # *Interpolation* stays between what was shown. Chen et al. divide positions by the *factor* L'/L, which is to slow
-# every pair down by it (`LinearPI`). Then the last of 32,768 tokens stands where the last of 4,096 stood.
+# every pair down by it (`LinearPI`). Then the last of 32,768 tokens stands within one token of where the last of 4,096
+# stood.
 #
 # **Predict** the largest size of the same score now.
 
 # %%
 interpolated = rr.LinearPI(128, factor=FACTOR)
 print(f"interpolated, up to 32,768 {largest_score(interpolated, 0, LONG):.2f}")
+assert 0 < (LONG - 1) / FACTOR - (LENGTH - 1) < 1
 assert largest_score(interpolated, 0, LONG) < 2
 
 # %% [markdown]
@@ -137,7 +140,7 @@ assert overshoot(rr.NTKAware(128, factor=0.999 * needed)).max() > 1
 # the keys of earlier tokens, turned, so as not to compute them again.
 #
 # **Predict** the slowest pair's stretch at N = 32,768. And: a key at position 4,000 was turned when the text was 4,096
-# tokens long. By how many turns is its most affected pair off when the text has 32,768?
+# tokens long. By how many turns is its most affected pair off when the text has 32,768: under 1, or above 50?
 
 # %%
 dynamic = rr.DynamicNTK(128, factor=FACTOR, original_length=LENGTH)
@@ -155,9 +158,10 @@ assert turns_off.max() > 80
 # ## By parts
 #
 # *NTK-by-parts* and its successor *YaRN* (Peng et al. 2023) sort the pairs by how many turns they make within L. YaRN
-# keeps those with more than 32, interpolates those with less than one, the post-critical ones, and lets a *ramp* lie
-# between. Besides, it multiplies the cosines and sines by an *attention factor* of 0.1 ln(factor) + 1, for queries and
-# for keys: softmax gets larger logits, and so less even weights.
+# keeps those with more than 32 and interpolates those with less than one, the post-critical ones; between them the
+# stretch rises gradually, the *ramp*. NTK-by-parts keeps those with more than 16 and interpolates those with less than
+# 0.75, by way of NTK-aware scaling between. Besides, YaRN multiplies the cosines and sines by an *attention factor* of
+# 0.1 ln(factor) + 1, for queries and for keys: softmax gets larger logits, and so less even weights.
 #
 # Llama 3.1 has a ramp from 4 turns to one and no attention factor (`apply_scaling` in meta-llama/llama-models).
 #
@@ -166,6 +170,7 @@ assert turns_off.max() > 80
 
 # %%
 yarn = rr.YaRN(128, factor=FACTOR, original_length=LENGTH)
+parts = rr.NTKByParts(128, factor=FACTOR, original_length=LENGTH)
 llama3 = rr.Llama3(128, base=500_000.0, factor=8.0, original_length=8192)
 print("YaRN's logits are multiplied by", round(yarn.attention_factor**2, 3))
 print("pairs kept and slowed down 8 times:")
@@ -173,6 +178,9 @@ print("    YaRN, Llama 2", (yarn.stretch == 1).sum(), (yarn.stretch == 8).sum())
 print("    Llama 3.1    ", (llama3.stretch == 1).sum(), (llama3.stretch == 8).sum())
 assert np.isclose(yarn.attention_factor**2, 1.208**2, rtol=1e-3)
 assert (yarn.stretch == 8).sum() == 64 - pre_critical
+for encoding, kept, interpolated_below in ((yarn, 32, 1), (parts, 16, 0.75)):
+    assert np.array_equal(encoding.stretch == 1, LENGTH / rope.wavelengths > kept)
+    assert np.array_equal(encoding.stretch == 8, LENGTH / rope.wavelengths < interpolated_below)
 assert (llama3.stretch == 8).sum() == 64 - 35
 
 # %% [markdown]
@@ -187,7 +195,7 @@ METHODS = {
     "position interpolation": (interpolated, "#0072B2"),
     "NTK-aware": (ntk, "#D55E00"),
     "dynamic NTK": (long, "#E69F00"),
-    "NTK-by-parts": (rr.NTKByParts(128, factor=FACTOR, original_length=LENGTH), "#CC79A7"),
+    "NTK-by-parts": (parts, "#CC79A7"),
     "YaRN": (yarn, "#009E73"),
     "Llama 3's scaling": (rr.Llama3(128, base=10_000.0, factor=FACTOR, original_length=LENGTH), "black"),
 }
@@ -218,6 +226,7 @@ left.set_yticks([1, 2, 4, 8, 16, 32, 57], labels=[1, 2, 4, 8, 16, 32, 57])
 left.legend(frameon=False, fontsize=8, loc="upper left")
 right.axhspan(0.1, 1, color="#009E73", alpha=0.12, linewidth=0)
 right.text(46.5, 0.12, "angles that training has shown")
+right.text(46.5, 0.82, "three methods at 1:\nposition interpolation, YaRN, Llama 3's scaling", va="top", fontsize=8)
 right.set(ylabel="largest angle / that of training", title="Post-critical pairs at 32,768 tokens", ylim=(0.1, 10))
 right.set_xticks([46, 50, 55, 60, 63])
 right.set_yticks([0.125, 0.25, 0.5, 1, 2, 4, 8], labels=["1/8", "1/4", "1/2", 1, 2, 4, 8])

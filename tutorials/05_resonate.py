@@ -6,8 +6,8 @@
 #
 # **You will learn** what whole-number wavelengths buy, why ordinary angles lose it again, and what they do not buy.
 #
-# **You need** tutorials 01, 03 and 04, NumPy and matplotlib (`pip install "refrope[experiments]"`). Runs in a few
-# seconds, without a network.
+# **You need** tutorials 01, 03 and 04, NumPy and matplotlib (`pip install -e ".[experiments]"` in the clone). Runs in a
+# few seconds, without a network.
 
 # %%
 import inspect
@@ -92,8 +92,12 @@ assert differ == 0
 #
 # Whole wavelengths alone do not do that. Programs multiply the position by `inv_freq` and take the cosine; for a
 # wavelength of 6 that is `n * (2 * pi / 6)`. There are four different cosines in such a turn: 1, 1/2, -1/2 and -1.
+# (refrope has at most six, one for each position: cos 60° and cos 300° may differ in the last bit.)
 #
-# **Predict**: in float64, over 4,096 positions, how many different numbers come out?
+# But a floating-point number has a fixed number of binary digits, float64 53 and float32 24, and every result is
+# rounded to the nearest such number. (An *int64* is a whole number below 2^63, and exact.)
+#
+# **Predict**: in float64, over 4,096 positions, how many different numbers come out: 4, or more than 1,000?
 
 # %%
 positions = np.arange(4096)
@@ -101,7 +105,9 @@ by_angle = np.cos(positions * (2 * np.pi / 6))
 by_remainder = llama2.cos_sin(positions, np.float64)[0][:, 0]
 print("different cosines by angle:", len(np.unique(by_angle)), " of Resonance:", len(np.unique(by_remainder)))
 assert len(np.unique(by_angle)) > 1000
-assert len(np.unique(by_remainder)) <= 6  # one for each position of a turn: 60 and 300 degrees may differ in a last bit
+assert len(np.unique(by_remainder)) <= 6
+assert [np.finfo(dtype).nmant + 1 for dtype in (np.float64, np.float32)] == [53, 24]  # with the first, always 1
+assert np.iinfo(np.int64).max == 2**63 - 1
 assert np.allclose(by_angle, by_remainder, rtol=0, atol=1e-9)
 
 # %% [markdown]
@@ -227,7 +233,8 @@ figure.savefig(FIGURES / "05_resonate.png", dpi=110)
 #    tokens, and how many radians? What does that mean for a model that was trained without Resonance?
 # 2. Gemma 2 has heads of 256 features and base 10,000. Which of its pairs become one and the same by rounding?
 #    (`analysis.period_collisions`)
-# 3. `rr.Resonance(yarn, dialect="before")` rounds first and stretches then. Is any gap 0?
+# 3. `dialect` says in which order Resonance rounds and stretches: `rr.Resonance(yarn, dialect="before")` rounds first
+#    and stretches then. Is any gap 0?
 #
 # ### Answers
 

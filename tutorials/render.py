@@ -29,7 +29,7 @@ try:
     from nbconvert.filters import strip_ansi
     from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 except ImportError as error:
-    print(f"render.py: {error.name} is missing (pip install 'refrope[tutorials]')", file=sys.stderr)
+    print(f"render.py: {error.name} is missing (pip install -e '.[tutorials]' in the clone)", file=sys.stderr)
     raise SystemExit(1) from None
 
 HERE = Path(__file__).resolve().parent
