@@ -58,3 +58,15 @@ def test_the_table_of_models_trained_short_is_the_shipped_one():
         by_length = [losses[name, length] for length in (256, 512, 1024, 2048, 4096, 8192)]
         cells = [f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" for values in by_length]
         assert f"| {label} | 3 | {' | '.join(cells)} |" in PAGE
+
+
+def test_what_the_page_says_of_eight_heads_is_shipped():
+    losses = {}
+    for path in (SHIPPED / "lm-train-heads" / "runs").glob("*/result.json"):
+        (row,) = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        losses[row["encoding"]] = row["loss"]
+    below = 100 * (1 - losses["alibi"] / losses["rope"])
+    said = (
+        f"gives ALiBi {losses['alibi']:.3f} and RoPE {losses['rope']:.3f} nats at 256 bytes, ALiBi {below:.1f} % below"
+    )
+    assert said in PAGE
