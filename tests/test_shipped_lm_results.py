@@ -40,7 +40,7 @@ def test_the_table_of_swapped_encodings_is_the_shipped_one():
 def test_what_the_front_page_says_of_swapped_encodings_is_shipped():
     lines = by_encoding(results("lm-perplexity", "swapped"))
     own, ntk, yarn = (lines[name][-1] for name in ("none", "ntk", "yarn"))
-    assert f"perplexity is {own:.1f} with its own encoding, {ntk:.2f} with NTK-aware" in FRONT
+    assert f"perplexity (lower is better) is {own:.1f} with its own encoding, {ntk:.2f} with NTK-aware" in FRONT
     assert f"and {yarn:.2f} with YaRN" in FRONT
     within = [rounded / kept - 1 for rounded, kept in zip(lines["resonance"][:-1], lines["none"][:-1], strict=True)]
     assert f"costs up to {100 * max(within):.1f} % within the context" in FRONT

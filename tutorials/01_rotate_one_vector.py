@@ -40,9 +40,10 @@ FIGURES.mkdir(exist_ok=True)
 #
 #     (a cos φ - b sin φ,  a sin φ + b cos φ)
 #
-# At position m the angle of pair j is `m * inv_freq[j]` radians, with `inv_freq[j] = base ** (-2 * j / head_dim)`. The
-# *base* is a number that the model's makers choose, often 10,000. A whole turn is 2 π radians, so that it takes pair j
-# `2 * pi / inv_freq[j]` tokens: its *wavelength*.
+# At position m the angle of pair j is `m * inv_freq[j]` radians, with `inv_freq[j] = base ** (-2 * j / head_dim)`:
+# the radians per token are the pair's *frequency*, under the name that programs give it. The *base* is a number that
+# the model's makers choose, often 10,000. A whole turn is 2 π radians, so that it takes pair j `2 * pi / inv_freq[j]`
+# tokens: its *wavelength*.
 #
 # **Predict**: four features and base 100 give two pairs. How many tokens does each of them take for a turn?
 
@@ -97,7 +98,9 @@ assert abs(score(7, 2) - score(7, 3)) > 0.1
 #
 # Pair 0 makes a turn in 2 π = 6.28... tokens. That is no whole number: no two positions ever have the same angle, and
 # at every new position the model sees an angle that it has never seen in training. *Resonance* (Wang et al. 2024,
-# arXiv:2403.00071) rounds each wavelength to a whole number of tokens, here 6.28 to 6.
+# arXiv:2403.00071) rounds each wavelength to a whole number of tokens, here 6.28 to 6. Such a rule, which says how
+# far each pair turns at each position, is an *encoding* here: RoPE is one, Resonance of RoPE (*Resonance RoPE*)
+# another. (The "embedding" in RoPE's name means the same.)
 #
 # **Predict**: how many different angles does pair 0 take at the positions 0 to 9,999? And with Resonance? (`turns`
 # tells which part of a whole turn each pair has made, from 0 to 1; `periods` are the whole wavelengths.)

@@ -106,7 +106,7 @@ assert np.abs(moved - straight).max() < 1e-8  # float64 rounds an angle of a mil
 
 # %%
 query, key = queries[0, 0, 0], keys[0, 0, 0]
-first, second = pair_slices("half", 0, rope.pairs)  # which features are the first and the second of each pair
+first, second = pair_slices("half", 0, rope.pairs)  # the first and second features of all pairs, from feature 0 on
 length = np.hypot(query[first], query[second]) * np.hypot(key[first], key[second])
 phase = np.arctan2(query[second], query[first]) - np.arctan2(key[second], key[first])
 
@@ -182,9 +182,10 @@ figure.savefig(FIGURES / "02_score_by_relative_position.png", dpi=110)
 # %% [markdown]
 # ## Two layouts
 #
-# Nothing says which two features are a pair. In the half layout of Hugging Face and GPT-NeoX they are j and j + d/2. In
-# the *interleaved* layout of RoFormer and Meta's Llama they are neighbours, 2j and 2j + 1. Queries and keys are made
-# from what the model knows of a token by a matrix each, W_q and W_k, whose rows make one feature each.
+# Nothing says which two features are a pair. In the half layout of Hugging Face, whose library *transformers* runs
+# many published models, and of the model GPT-NeoX they are j and j + d/2. In the *interleaved* layout of RoFormer and
+# Meta's Llama they are neighbours, 2j and 2j + 1. Queries and keys are made from what the model knows of a token by a
+# matrix each, W_q and W_k, whose rows make one feature each.
 #
 # Here is a model that was trained with the interleaved layout, and then loaded into code of the half layout.
 #

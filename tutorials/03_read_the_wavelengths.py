@@ -129,7 +129,7 @@ assert gap[:35].max() < 0.02
 # ## A page of models
 #
 # Each dot is a pair at its wavelength: filled if it is pre-critical, empty if not; the bar is the training length.
-# Settings are those published with each model; for Mistral the bar is the longest context that its configuration names.
+# Settings are those published with each model; for Mistral the bar is the longest text that its configuration names.
 
 # %%
 MODELS = {  # features that turn, base, training length in tokens

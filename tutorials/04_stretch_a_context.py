@@ -2,7 +2,7 @@
 # # 04 Stretch a context
 #
 # **You will** let a model that was trained on 4,096 tokens read eight times as many, in seven ways, and measure what
-# each of them breaks before any model runs.
+# each of them breaks before any model runs. (A model's *context* is the longest text that it was made to read.)
 #
 # **You will learn** extrapolation and interpolation, position interpolation, NTK-aware scaling and its dynamic form,
 # NTK-by-parts, YaRN and Llama 3's scaling: all of them one list of numbers.
@@ -39,9 +39,10 @@ assert slowest[0] > 0.89
 assert slowest[1] < -0.8
 
 # %% [markdown]
-# What meant "somewhat far" has changed its sign. To go on beyond what was shown is *extrapolation*, and sums of cosines
-# are bad at it. Chen et al. (2023, arXiv:2306.15595) fit a score to points and look what it does beyond. So do we: 128
-# numbers, one for each pair's cosine and sine (tutorial 02), chosen so that the score comes near 1,000 random points
+# What meant "somewhat far" has changed its sign. To go on beyond what was shown is *extrapolation*, and sums of
+# cosines are bad at it. Chen et al. (2023, arXiv:2306.15595) fit a score to points and look what it does beyond. So
+# do we: 128 numbers, one for each pair's cosine and one for its sine (tutorial 02's length and phase in another form:
+# length · cos(angle + phase) = a cos(angle) + b sin(angle)), chosen so that the score comes near 1,000 random points
 # between -1 and 1 at distances below 4,096.
 #
 # **Predict** its size within the training length. And up to 32,768: about 10, or above 10,000?
@@ -56,7 +57,8 @@ def terms(encoding, distances):
     return np.concatenate(encoding.cos_sin(distances, np.float64), axis=1)
 
 
-# Least squares; rcond drops directions that the points hardly determine.
+# Least squares: the numbers whose misses, squared, add up to the least. rcond drops directions that the points hardly
+# determine.
 coefficients = np.linalg.lstsq(terms(rope, seen), points, rcond=1e-8)[0]
 
 
@@ -109,8 +111,9 @@ assert 55 < fall(rope) / fall(interpolated) < 65  # about 8 squared
 # post-critical ones have to be slowed down, and 8 times is enough for any of them. `stretch[j]` is how many times
 # slower pair j turns than in plain RoPE; every method here is a way to choose that list.
 #
-# *NTK-aware* scaling (bloc97 2023, as Peng et al. 2023, arXiv:2309.00071, report) takes a larger base, such that the
-# fastest pair is not slowed down at all and the slowest 8 times. In between, the stretch grows geometrically.
+# *NTK-aware* scaling (bloc97 2023, as Peng et al. 2023, arXiv:2309.00071, report; NTK is the *neural tangent kernel*,
+# a theory that suggested it and is not needed here) takes a larger base, such that the fastest pair is not slowed
+# down at all and the slowest 8 times. In between, the stretch grows geometrically.
 #
 # **Predict**: pair j of 64 is stretched 8 ** (j / 63) times. Of the 18 post-critical pairs, 46 to 63, how many stay
 # within the angles of training up to 32,768 tokens? Which factor would keep all, so that 8 = factor ** (46 / 63)?
@@ -132,9 +135,9 @@ assert overshoot(rr.NTKAware(128, factor=1.001 * needed)).max() < 1
 assert overshoot(rr.NTKAware(128, factor=0.999 * needed)).max() > 1
 
 # %% [markdown]
-# Only the last; one has to ask for more than one wants, as Peng et al. say, too. *Dynamic NTK* does so by the length N
-# of the text at hand: as it is up to L, and beyond with `factor * N / L - (factor - 1)` in the place of the factor.
-# `for_length` gives the encoding for a length.
+# Only the last; one has to ask for more than one wants, as Peng et al. say, too. *Dynamic NTK* does so by the length
+# N of the text at hand: as it is up to L, and beyond with `factor * N / L - (factor - 1)` in the place of the factor.
+# `for_length` gives the encoding for a length, and `original_length` is L.
 #
 # Its price is another: the angle of one and the same key changes while the text grows. Programs that write text keep
 # the keys of earlier tokens, turned, so as not to compute them again.
@@ -157,11 +160,12 @@ assert turns_off.max() > 80
 # %% [markdown]
 # ## By parts
 #
-# *NTK-by-parts* and its successor *YaRN* (Peng et al. 2023) sort the pairs by how many turns they make within L. YaRN
-# keeps those with more than 32 and interpolates those with less than one, the post-critical ones; between them the
-# stretch rises gradually, the *ramp*. NTK-by-parts keeps those with more than 16 and interpolates those with less than
-# 0.75, by way of NTK-aware scaling between. Besides, YaRN multiplies the cosines and sines by an *attention factor* of
-# 0.1 ln(factor) + 1, for queries and for keys: softmax gets larger logits, and so less even weights.
+# *NTK-by-parts* and its successor *YaRN* ("yet another RoPE extension", Peng et al. 2023) sort the pairs by how many
+# turns they make within L. YaRN keeps those with more than 32 and interpolates those with less than one, the
+# post-critical ones; between them the stretch rises gradually, the *ramp*. NTK-by-parts keeps those with more than 16
+# and interpolates those with less than 0.75, by way of NTK-aware scaling between. Besides, YaRN multiplies the
+# cosines and sines by an *attention factor* of 0.1 ln(factor) + 1, for queries and for keys: softmax gets larger
+# logits, and so less even weights.
 #
 # Llama 3.1 has a ramp from 4 turns to one and no attention factor (`apply_scaling` in meta-llama/llama-models).
 #

@@ -51,10 +51,11 @@ assert np.isclose(by_hand, rr.feature_gap(rope, TRAIN, TEST)[1])
 assert by_hand > 0.05
 
 # %% [markdown]
-# Small, not 0: no test position ever meets a training position. Now let the wavelength be 8 instead of 8.38, and think
-# of test position n = 100. It is 12 turns and 4 tokens from the start, so it points where position 4 points, which is a
-# training position. Nothing in that depends on 8 or 100. If the wavelength w is a whole number and at most L, position
-# n points where `n mod w` points, and that is below w, so it was in training: the gap is 0. This is *Theorem 1*.
+# Small, not 0: no test position ever meets a training position. Now let the wavelength be 8 instead of 8.38, and
+# think of test position n = 100. It is 12 turns and 4 tokens from the start, so it points where position 4 points,
+# which is a training position. Nothing in that depends on 8 or 100. If the wavelength w is a whole number and at most
+# L, position n points where `n mod w` points, and that is below w, so it was in training: the gap is 0. This is
+# *Theorem 1*. (It holds for w = L, too; `critical_pair` counts wavelengths below L, as in tutorial 03.)
 #
 # **Predict**: of the 32 pairs, how many have gap 0 with Resonance? (Tutorial 03 counted the pre-critical pairs.)
 

@@ -56,7 +56,8 @@ assert posgen.generate("cot", prefix, 6)[0, 4:].tolist() == [(3 + 14 + 1 + 5) % 
 # one to watch the training (validation), one for the verdict (test). No prefix occurs in two of them.
 #
 # So a test asks for what training never had? There are 17^4 = 83,521 combinations that the rule can read, the
-# **contexts** of a step. **Predict** how many of them occur in 10,000 training sequences.
+# **contexts** of a step (not the context of tutorial 04). **Predict** how many of them occur in 10,000 training
+# sequences.
 
 # %%
 splits = {task: posgen.make_splits(task, seed=0) for task in posgen.TASKS}
@@ -159,10 +160,11 @@ assert learnt["semirecursive"][-1] < 0.56
 # ## What does a transformer do?
 #
 # A *transformer* is layers of attention and of small networks (tutorial 07); its *weights* are the numbers that
-# training adjusts. We train one: `train` shows it the sequences again and again (an *epoch* reads all of them once) and
-# changes its weights a little after every 32 (tutorial 08). As in the paper's code one more token, the *front token*,
-# stands before each sequence, so that x_0 has something to follow. These models leave out the division of scores by
-# √d, as T5 does (Raffel et al. 2020, arXiv:1910.10683). Three of the 289 pairs are left out of the training.
+# training adjusts (softmax's weights are something else, *attention weights* where both occur). We train one: `train`
+# shows it the sequences again and again (an *epoch* reads all of them once) and changes its weights a little after
+# every 32 (tutorial 08). As in the paper's code one more token, the *front token*, stands before each sequence, so
+# that x_0 has something to follow. These models leave out the division of scores by √d, as T5 does (Raffel et al.
+# 2020, arXiv:1910.10683). Three of the 289 pairs are left out of the training.
 #
 # Where do the two rules part? Add 1 to token 16 of a sequence. The rule of four counts the wrong token once, the
 # shortcut twice: their answers for token 17 differ by 1. **Predict** whom the model follows.
@@ -177,7 +179,7 @@ dataset = posgen.make_splits(
     train_length=LENGTH, test_length=LENGTH,
 )  # fmt: skip
 model, rope = rr.Transformer(sizes, seed=1), rr.RoPE(sizes.head_dim)
-settings = TrainSettings(epochs=2 if SMOKE else 12, batch_size=32, learning_rate=3e-3)
+settings = TrainSettings(epochs=2 if SMOKE else 12, batch_size=32, learning_rate=3e-3)  # how far weights move at a time
 history = train(model, rope, dataset, settings, seed=1)
 assert model.flat_params.size == 67_008
 print(f"{model.flat_params.size:,} weights, ID accuracy after each epoch:", np.round(history.id_accuracy, 2))
@@ -198,7 +200,9 @@ if not SMOKE:
 
 # %% [markdown]
 # It has found the shortcut. As arithmetic, or as a table? Somebody who knows 2a - b answers the three pairs that were
-# left out as well as the others. **Predict** the model's accuracy on them.
+# left out as well as the others. `by_context` counts right answers on the test sequences, apart for what training had
+# and what was held out; we take its rows of pairs, at steps where two tokens decide. **Predict** the model's accuracy
+# on them.
 
 # %%
 rows = by_context(subject)

@@ -82,8 +82,8 @@ assert np.allclose(there_and_back, (0.1 * np.log(4) + 1) ** 2 * x)  # a transpos
 # %% [markdown]
 # ## Softmax
 #
-# A step of one logit makes its weight larger and all weights smaller in proportion, so that they still add up to 1.
-# Hence the two terms of the backward pass: dw, less the mean of dw under the weights.
+# A step of one logit makes its softmax weight larger and all weights smaller in proportion, so that they still add up
+# to 1. Hence the two terms of the backward pass: dw, less the mean of dw under the weights.
 #
 # **Predict** the sum of a row of `dlogits`. (What happens to the weights if all logits grow by the same?) And all of
 # `dlogits`, if dw is 1, 1, ..., 1?
@@ -164,10 +164,12 @@ for name, gradient in gradients.items():
 # Two more parts. **RMSNorm** divides a token's features by their root mean square and multiplies each by a learned
 # gain. The **feed-forward** multiplies by a matrix, sets what is negative to 0 (**ReLU**) and multiplies by another.
 #
-# Together: a token picks its row of the embedding, x. A **layer** is attention and feed-forward; each reads a normed
-# copy of x and adds its result to x. Last, each x, normed, is compared with all rows of the embedding: these products,
-# divided by √d_model (the number of features of x), are the logits of the next token, and the loss is the mean of
-# -ln(its probability).
+# Together: a token picks its row of the *embedding*, a matrix with a row for each token there is: x. Queries, keys
+# and values are made from x by a matrix each (`qkv` holds all three), and the results of the heads are put side by
+# side and multiplied by one more (`out`). A **layer** is attention and feed-forward; each reads a normed copy of x
+# and adds its result to x. Last, each x, normed, is compared with all rows of the embedding: these products, divided
+# by √d_model (the number of features of x), are the logits of the next token, and the loss is the mean of -ln(its
+# probability).
 #
 # **Predict**: the embedding is used twice, first and last. What becomes of its two gradients?
 
@@ -230,7 +232,9 @@ def backward(p, tokens, targets, saved):
 # %% [markdown]
 # Now refrope's model with the same weights and tokens, and our measurements, two forward passes for each of 1,128
 # weights. **Predict**: which are closer to our gradients, refrope's or the measured ones, and by how many digits?
-# (float64 has 16. A difference of two losses that nearly agree loses some of them.)
+# (float64 has 16. A difference of two losses that nearly agree loses some of them.) *Cross entropy* is the name of
+# this loss; its last argument weighs the tokens, here all alike. `keep=True` keeps what the backward pass needs, and
+# `backend="numpy"` does without the C of tutorial 09.
 
 # %%
 sizes = rr.TransformerConfig(
@@ -318,7 +322,8 @@ figure.savefig(FIGURES / "07_write_a_backward_pass.png", dpi=110)
 #
 # 1. Turn everything the wrong way, -sin for sin, forward and backward. Does the check notice?
 # 2. ReLU at x = 1e-6, measured with a step of 1e-5: what does the central difference say, and who is wrong?
-# 3. Llama's feed-forward has `silu(gate) * up` for ReLU, with silu(x) = x sigmoid(x). Write its backward pass.
+# 3. Llama's feed-forward has `silu(gate) * up` (*SwiGLU*) for ReLU, where gate and up are products of x with two
+#    matrices, silu(x) = x sigmoid(x), and sigmoid(x) = 1 / (1 + exp(-x)). Write its backward pass.
 #
 # ### Answers
 

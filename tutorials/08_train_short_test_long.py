@@ -38,8 +38,9 @@ SEEDS = (0,) if SMOKE else (0, 1, 2)
 # steps as it takes to read all sequences once. A **seed** decides the sequences, the weights at the start and the order
 # of reading.
 #
-# The **loss** is the mean of -ln(probability of the right token), over the generated tokens. All of them but the first
-# follow from the two-token shortcut; the first, x_4, is a true sum of four, and models do not learn it (tutorial 06).
+# The **loss** is the mean of -ln(probability of the right token), over the generated tokens. All of them but the
+# first follow from the two-token shortcut; the first, x_4, is a true sum of four, to which the shortcut has no answer
+# (tutorial 06); our models do not learn it, as we shall see.
 #
 # **Predict**, for a model that knows the shortcut and nothing else: its accuracy over x_4 to x_31, and its loss. (A
 # token out of 17 about which one knows nothing costs ln 17 = 2.83.)
@@ -109,13 +110,13 @@ if not SMOKE:
 # %% [markdown]
 # ## Who is to blame?
 #
-# The near tokens are at known distances. The far ones are not: from token 33 on there are keys at distances that no
-# query ever had to score. Training never taught anybody to ignore them. `attention_weights` says how much of its
-# attention each query gives to each key.
+# The near tokens are at known distances. The far ones are not: from position 32 on (the front token stands at 0)
+# there are keys at distances that no query ever had to score. Training never taught anybody to ignore them.
+# `attention_weights` says how much of its attention each query gives to each key.
 #
-# **Predict**: of the attention of queries 64 to 127 in the second layer, what share goes to keys more than 31 back? (A
-# query that gave the same to all keys would give them two thirds. Whoever follows the shortcut needs none of them, not
-# even x_0.)
+# **Predict**: of the attention of queries 64 to 127 in the second layer (layer 1, counted from 0), what share goes to
+# keys more than 31 back? (A query that gave the same to all keys would give them two thirds. Whoever follows the
+# shortcut needs none of them, not even x_0.)
 
 
 # %%

@@ -288,7 +288,8 @@ if not SMOKE:
 #
 # 1. Make a rotation that works on one head at a time, with the attempt above. Why may it be faster, though `judge`
 #    counts more bytes?
-# 2. AdamW (tutorial 08), the rule that changes weights in training, reads four numbers a weight and writes three, of 4
+# 2. AdamW (tutorial 08), the rule that changes weights in training, reads four numbers a weight (the weight, its
+#    gradient, and running means of the gradient and of its square) and writes three (all but the gradient), of 4
 #    bytes each. SmolLM2 (tutorial 13) has 134,515,008 weights. What is the least time of a step at 20 GB/s?
 # 3. From how many tokens on does causal attention hang on arithmetic, where that does 10 flops in the time of a byte?
 #

@@ -100,8 +100,8 @@ assert errors["bfloat16-position"][-1] > 1  # it does not know where it is
 # Move a query and its key together, and the score stays as it is (tutorial 01). That is algebra; now let the tables,
 # and every product and sum of the rotation, be bfloat16, as in much training code (Wang et al. 2024, arXiv:2411.13476).
 #
-# **Predict**: a number of 8 digits is off by up to 1/512 of its size. Scores of random queries and keys, divided by √d,
-# are about 1. By how much do they change, in the mean, when both tokens move on by 32,768?
+# **Predict**: rounding to 8 digits changes a number by up to 1/256 of its size. Scores of random queries and keys,
+# divided by √d, are about 1. By how much do they change, in the mean, when both tokens move on by 32,768?
 
 # %%
 queries, keys = np.random.default_rng(0).standard_normal((2, 500, 128))

@@ -109,8 +109,8 @@ test_power_stretch()
 #
 # `rr.Resonance` rounds whatever wavelengths an encoding has after its scaling.
 #
-# **Predict**: trained on 33 tokens and tested on 97, how large is the feature gap of pairs whose rounded wavelength is
-# at most 33?
+# **Predict**: trained on 33 tokens and tested on 97 (the sizes below: 32 and 96 and a front token), how large is the
+# feature gap of pairs whose rounded wavelength is at most 33?
 
 # %%
 bent = PowerStretch(32, factor=97 / 33, power=0.5)
@@ -130,11 +130,12 @@ assert np.array_equal(cos[0, 3], cos[1, 3])  # bit for bit, millions of tokens l
 # %% [markdown]
 # ## Does it help?
 #
-# PosGen (tutorial 06) in small: five different tokens, each the sum (mod 5) of the first token and the three before it.
-# A model of 25,000 weights learns it from 300 sequences of 32 tokens, with plain RoPE and with Resonance RoPE. It is
-# then tested on sequences of 96, with the encoding it was trained with and, as the paper's code does with YaRN, with a
-# stretched one in its place. With the front token before each, sequences have 33 and 97 tokens. (The last of them is
-# never read, but the paper's code counts it, too.) After each epoch `train` tests `watched` validation sequences.
+# PosGen (tutorial 06) in small: five different tokens, each the sum (mod 5) of the first token and the three before
+# it. A model of 25,000 weights learns it from 300 sequences of 32 tokens, with plain RoPE and with Resonance RoPE. It
+# is then tested on sequences of 96, with the encoding it was trained with and, as the paper's code does with YaRN,
+# with a stretched one in its place. With the front token before each, sequences have 33 and 97 tokens. (The last of
+# them is never read, so tutorial 08 did not count it; the paper's code does, and so do we here.) After each epoch
+# `train` tests `watched` validation sequences.
 
 # %%
 TRAIN_LENGTH, TEST_LENGTH = 32, 96

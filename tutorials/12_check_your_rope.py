@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 12 Check your RoPE
 #
-# **You will** hold rotary functions against what they are declared to be: your own, and those of transformers,
-# rotary-embedding-torch and MLX.
+# **You will** hold rotary functions against what they are declared to be: your own, and those of the libraries
+# transformers (Hugging Face's), rotary-embedding-torch and MLX (Apple's).
 #
 # **You will learn** how a mistake in ten lines can be told from its numbers alone, why tests of cos and sin are not
 # enough, and how exact the libraries are far into a text.
@@ -55,7 +55,8 @@ assert [mistake.name for mistake in report.mistakes] == ["layout-interleaved", "
 # Both are named, with nothing but the function to go by. `check` gave it vectors of one 1 and 63 zeros, at six
 # positions, and so read off the matrices that it applies. Where their entries are says how features are paired. What
 # they hold is cos and sin. With the pairs known, `check` reads those at 51 positions, and searches for the smallest
-# number of known mistakes (of frequencies, positions, sign, amplitude) that explains every one of them.
+# number of known mistakes (of frequencies, positions, sign, or amplitude: what cos and sin are multiplied by) that
+# explains every one of them.
 #
 # **Predict**: declared as what it is, the same function passes. Which pipeline of tutorial 10 is it?
 

@@ -240,7 +240,7 @@ if not SMOKE:
 #    over 512 tokens too high? Would one notice?
 # 2. With all pairs but the fastest rounded, perplexity over 512 tokens is lower than with the model's own encoding.
 #    Does rounding help? (`refrope.lm.rounding.summary` gives the change of the loss, the mean of -log p, and its
-#    standard error.)
+#    standard error: how far the mean of so many tokens scatters by chance, as in exercise 2 of tutorial 08.)
 # 3. After how many tokens is the rounded pair 0 half a turn ahead, so that it points the wrong way?
 #
 # ### Answers
