@@ -70,3 +70,15 @@ def test_what_the_page_says_of_eight_heads_is_shipped():
         f"gives ALiBi {losses['alibi']:.3f} and RoPE {losses['rope']:.3f} nats at 256 bytes, ALiBi {below:.1f} % below"
     )
     assert said in PAGE
+
+
+def test_the_table_of_rounded_wavelengths_is_the_shipped_one():
+    runs = {(run["kind"], run["index"]): run for run in results("lm-rounding", "rounding")["runs"]}
+    rows = {"all pairs": ("all", None), "pair 0 alone": ("pair", 0), "pairs from 1 on": ("from_pair", 1)}
+    rows |= {"pairs from 5 on": ("from_pair", 5), "all pairs of layer 1 alone": ("layer", 1)}
+    rows |= {"all pairs of layer 16 alone": ("layer", 16)}
+    for label, place in rows.items():
+        run = runs[place]
+        assert f"| {label} | {run['kl']:.1e} | {run['change']:+.4f} ± {run['change_error']:.4f} |" in PAGE
+    others = [run["kl"] for (kind, index), run in runs.items() if kind == "layer" and index != 1]
+    assert max(others) == runs["layer", 16]["kl"] < runs["layer", 1]["kl"]
