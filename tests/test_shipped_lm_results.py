@@ -28,10 +28,12 @@ def test_the_perplexities_of_the_models_own_encoding_are_the_shipped_ones():
 
 
 def test_the_table_of_swapped_encodings_is_the_shipped_one():
-    lines = by_encoding(results("lm-perplexity", "swapped"))
+    lines = by_encoding(results("lm-perplexity", "swapped")) | by_encoding(results("lm-perplexity", "swapped-more"))
     names = {"none": "its own", "resonance": "Resonance of its own", "linear": "position interpolation"}
     names |= {"resonance:from_pair=5": "Resonance of its own, pairs from 5 on", "ntk": "NTK-aware"}
-    names |= {"yarn": "YaRN", "resonance-yarn": "Resonance YaRN"}
+    names |= {"yarn": "YaRN", "resonance-yarn": "Resonance YaRN", "resonance-ntk": "Resonance NTK-aware"}
+    names |= {"resonance-linear": "Resonance of position interpolation", "dynamic-ntk": "dynamic NTK"}
+    names |= {"resonance-dynamic-ntk": "Resonance dynamic NTK"}
     assert lines.keys() == names.keys()
     for name, line in lines.items():
         assert f"| {names[name]} | {' | '.join(f'{value:.3f}' for value in line)} |" in PAGE
