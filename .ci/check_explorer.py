@@ -24,11 +24,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
 from refrope import cli
+from refrope.explorer import CATALOGUE
 from refrope.vectors import FOLDER as VECTORS
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-VECTOR_FILES = ("rope", "linear", "ntk", "dynamic-ntk", "ntk-by-parts", "yarn", "llama3", "resonance")
+VECTOR_FILES = (*CATALOGUE["variants"], "resonance")
 DESKTOP, PHONE = (1280, 900), (360, 780)
 WIDTHS = (320, 360, 412, 699, 700, 999, 1000, 1280, 1920)
 USUAL = ""

@@ -15,10 +15,11 @@ import { attentionFactorOf, stretchOf } from "./variants.mjs";
 export function encodingFrom(parameters) {
   const inside = parameters.variant === "resonance" ? parameters.encoding : parameters;
   const plain = plainInvFreq(inside);
-  const scaled = stretchOf(inside).map((stretch, j) => divide(plain[j], stretch));
+  const slowed = stretchOf(inside);
+  const scaled = slowed.map((stretch, j) => divide(plain[j], stretch));
   const periods = parameters.variant === "resonance" ? scaled.map((f) => rounded(divide(2n * PI, f))) : null;
   const invFreq = periods ? periods.map((period) => (2n * PI) / period) : scaled;
-  const stretch = periods ? invFreq.map((f, j) => divide(plain[j], f)) : stretchOf(inside);
+  const stretch = periods ? invFreq.map((f, j) => divide(plain[j], f)) : slowed;
   return {
     pairs: plain.length,
     invFreq: Float64Array.from(invFreq, nearest),

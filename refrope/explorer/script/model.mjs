@@ -10,8 +10,8 @@ const MOST_DISTANCES = 600; // that the logit is drawn at
 /**
  * encoding, plain (RoPE of the same head_dim and base), factor; critical, the number of pre-critical pairs; train and
  * test coverage and gap of each pair, with positions as the state has them, and exactGap with exact ones; distances
- * with logits, and roundedLogits, or null where positions are exact; trained and tested, the different rounded
- * positions.
+ * with logits, and roundedLogits, or null where positions are exact; places, how many different positions rounding
+ * leaves.
  */
 export function modelOf(catalogue, state) {
   const { train_length: L, test_length: testLength, head_dim, base } = state;
@@ -34,8 +34,7 @@ export function modelOf(catalogue, state) {
     distances,
     logits: distances.map((distance) => logitAt(encoding, distance)),
     roundedLogits: rounds ? distances.map((distance) => roundedLogitAt(encoding, testLength - 1, distance)) : null,
-    trained,
-    tested,
+    places: everywhere.length,
   };
 }
 

@@ -39,8 +39,7 @@ export function summaryOf(catalogue, model) {
 }
 
 /** What bfloat16 makes of the positions. */
-export function roundingOf({ state, trained, tested }) {
-  const places = new Set([...trained, ...tested]).size;
+export function roundingOf({ state, places }) {
   if (places === state.test_length) return `All ${said(places)} positions are exact in bfloat16.`;
   return `In bfloat16 the ${said(state.test_length)} positions fall on ${said(places)} different ones.`;
 }
