@@ -13,6 +13,12 @@ def results(folder, name):
     return json.loads((SHIPPED / folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def rows_of(name):
+    """The rows of all runs of a sweep."""
+    paths = sorted((SHIPPED / name / "runs").glob("*/result.json"))
+    return [row for path in paths for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+
+
 def by_encoding(found):
     """Perplexities of each encoding, shortest context first."""
     lines = {}
@@ -50,9 +56,8 @@ def test_what_the_front_page_says_of_swapped_encodings_is_shipped():
 
 def test_the_table_of_models_trained_short_is_the_shipped_one():
     losses = {}
-    for path in sorted((SHIPPED / "lm-train" / "runs").glob("*/result.json")):
-        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
-            losses.setdefault((row["encoding"], row["length"]), []).append(row["loss"])
+    for row in rows_of("lm-train"):
+        losses.setdefault((row["encoding"], row["length"]), []).append(row["loss"])
     names = {"rope": "RoPE", "resonance-rope": "Resonance RoPE", "yarn": "YaRN", "resonance-yarn": "Resonance YaRN"}
     names |= {"nope": "NoPE", "alibi": "ALiBi"}
     assert {name for name, _ in losses} == set(names)
@@ -63,10 +68,9 @@ def test_the_table_of_models_trained_short_is_the_shipped_one():
 
 
 def test_what_the_page_says_of_eight_heads_is_shipped():
-    losses = {}
-    for path in (SHIPPED / "lm-train-heads" / "runs").glob("*/result.json"):
-        (row,) = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        losses[row["encoding"]] = row["loss"]
+    alibi, rope = rows_of("lm-train-heads")
+    assert (alibi["encoding"], rope["encoding"]) == ("alibi", "rope")
+    losses = {row["encoding"]: row["loss"] for row in (alibi, rope)}
     below = 100 * (1 - losses["alibi"] / losses["rope"])
     said = (
         f"gives ALiBi {losses['alibi']:.3f} and RoPE {losses['rope']:.3f} nats at 256 bytes, ALiBi {below:.1f} % below"
