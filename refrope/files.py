@@ -32,6 +32,25 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     _write(path, lambda file: file.write(data), lambda _: path, durable)
 
 
+def check_file_place(option: str, path: Path) -> None:
+    """Refuse a place where no file can be written, before the work whose results should go there.
+
+    Parameters
+    ----------
+    option : str
+        What the message begins with: command and option.
+
+    Raises
+    ------
+    ValueError
+        A directory, or a file in what is no directory or cannot be written to.
+    """
+    if path.is_dir():
+        raise ValueError(f"{option} {path} is a directory, expected a file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{option} {path} cannot be written: {path.parent} is no directory that can be")
+
+
 def write_streamed(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """`write_bytes` of what `write` writes to a file, without holding it in memory.
 

@@ -26,6 +26,7 @@ from refrope.encodings.huggingface import HuggingFaceWarning
 from refrope.encodings.huggingface_fields import read_config
 from refrope.encodings.names import CLASSES, NAMES, OPTIONS, Specification, encoding_from, flag, parse, value_of
 from refrope.errors import check_integer, check_name
+from refrope.files import check_file_place
 from refrope.methods import Lengths
 from refrope.report import format_table, parameters
 
@@ -88,6 +89,8 @@ def add_command(commands: Any) -> None:
 
 def run_inspect(options: argparse.Namespace) -> int:
     """``refrope inspect``."""
+    if options.plot is not None:
+        check_file_place("inspect: --plot", options.plot)
     name = _method(options)
     if name is not None:
         return _run_method(name, options)

@@ -192,8 +192,8 @@ def test_a_test_length_that_nobody_gave_stays_within_the_page(tmp_path):
         ("--test-length 131073", "explore: test_length is 131073, expected an integer in [65, 131072]"),
         ("--variant yarn --factor 0.5", "explore: factor is 0.5, expected a number in [1, 1024]"),
         ("--factor 4", "explore: rope takes no factor"),
-        ("--out missing/page.html", "explore: out is 'missing/page.html', expected a file in a directory that exists"),
-        ("--out .", "explore: out is '.', expected a file in a directory that exists"),
+        ("--out missing/page.html", "explore: --out missing/page.html cannot be written: missing is no directory"),
+        ("--out .", "explore: --out . is a directory, expected a file"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_in_words_and_nothing_is_written(

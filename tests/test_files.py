@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refrope import checkpoint
-from refrope.files import read_checked_json, remove_parts, write_bytes, write_checked_json, write_json
+from refrope import checkpoint, cli
+from refrope.files import check_file_place, read_checked_json, remove_parts, write_bytes, write_checked_json, write_json
 
 ARRAYS = {"weights": np.arange(7, dtype=np.float32), "seconds": np.array([0.1, 0.2])}
 ABOUT = {"step": 3, "order": {"state": {"state": 2**127 + 1}}, "history": {"loss": [2.5], "step_seconds": float("nan")}}
@@ -44,6 +45,33 @@ def test_nothing_takes_the_place_of_a_file_before_the_disk_has_it(tmp_path, monk
     assert order[:2] == ["fsync", "replace"]
     if os.name == "posix":
         assert order == ["fsync", "replace", "fsync"]  # the directory's names, too
+
+
+def test_a_place_that_holds_no_file_is_refused_and_nothing_is_made(tmp_path):
+    (tmp_path / "file").write_text("old")
+    for place, words in (
+        (tmp_path, "is a directory, expected a file"),
+        (tmp_path / "none" / "a.json", f"cannot be written: {tmp_path / 'none'} is no directory that can be"),
+        (tmp_path / "file" / "a.json", f"cannot be written: {tmp_path / 'file'} is no directory that can be"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"bench: --json {place} {words}")):
+            check_file_place("bench: --json", place)
+    check_file_place("bench: --json", tmp_path / "file")
+    check_file_place("bench: --json", tmp_path / "new")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"file": "old"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["bench --json", "verify --json", "check mine:f --encoding rope --json", "inspect --plot", "explore --out"],
+)
+def test_commands_refuse_a_place_before_their_work(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*arguments.split(), "none/file"]) == 2
+    said = capsys.readouterr()
+    command, option = arguments.split()[0], arguments.split()[-1]
+    assert said.out == ""
+    assert said.err == f"refrope: {command}: {option} none/file cannot be written: none is no directory that can be\n"
 
 
 def test_what_was_interrupted_is_removed_and_nothing_else(tmp_path):

@@ -398,7 +398,10 @@ def test_help_names_every_method(capsys):
         ),
         (["string", "--train-length", "3"], "STRING: window is 1, expected less than shift = 1"),
         (["rerope", "--test-length", "64"], "test_length is 64, expected an integer >= 65"),
-        (["all", "--plot", "missing/methods.png"], "missing/methods.png: No such file or directory"),
+        (
+            ["all", "--plot", "missing/methods.png"],
+            "inspect: --plot missing/methods.png cannot be written: missing is no directory",
+        ),
         (["rerope", "--plot", "methods.xyz"], "'xyz' is not supported"),
     ],
 )

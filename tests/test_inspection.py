@@ -306,7 +306,10 @@ def test_warnings_are_one_line_each_on_standard_error(config, capsys):
         (["config.json:layer=2"], "unknown option of a configuration 'layer'; did you mean 'layer_type'?"),
         (["--huggingface", "bad.json"], "bad.json is not JSON: "),
         (["--huggingface", "half.json"], "factor is -0.5, expected a number > 0"),
-        (["--plot", "missing/pairs.png"], "missing/pairs.png: No such file or directory"),
+        (
+            ["--plot", "missing/pairs.png"],
+            "inspect: --plot missing/pairs.png cannot be written: missing is no directory",
+        ),
         (["--plot", "pairs.xyz"], "'xyz' is not supported"),
     ],
 )

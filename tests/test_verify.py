@@ -304,7 +304,7 @@ def test_hashes_change_with_a_file(monkeypatch, tmp_path):
         (["--only", "vector"], "unknown section 'vector'; did you mean 'vectors'"),
         (["--only", ","], "sections are empty"),
         (["--seed", "-1"], "seed is -1"),
-        (["--json", "no/such/place.json"], "there is no directory for it"),
+        (["--json", "no/such/place.json"], "verify: --json no/such/place.json cannot be written: no/such is"),
     ],
 )
 def test_bad_usage_is_said_before_anything_runs(arguments, words, capsys):

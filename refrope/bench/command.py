@@ -18,6 +18,7 @@ from refrope.bench.step_cases import evaluation_case, step_cases, step_memory
 from refrope.encodings import Resonance, RoPE
 from refrope.environment import environment
 from refrope.errors import check_integer, check_name, comma_list
+from refrope.files import check_file_place
 from refrope.report import format_table, heading, write_json
 from refrope.settings import PRESETS
 
@@ -55,6 +56,8 @@ def run_bench(options: argparse.Namespace) -> int:
     groups = _names("only", options.only, GROUPS)
     presets = _names("presets", options.presets, tuple(PRESETS))
     repeats = check_integer("bench", "repeats", options.repeats, 1)
+    if options.json is not None:
+        check_file_place("bench: --json", options.json)
     kernels.require()
     if options.torch:
         try:

@@ -13,6 +13,7 @@ from refrope.conformance.calling import ARRAYS, DTYPES
 from refrope.conformance.checking import AXES, KINDS, MAX_POSITION, TIME_LIMIT, as_encoding
 from refrope.conformance.running import check_apart
 from refrope.errors import check_name, comma_list
+from refrope.files import check_file_place
 from refrope.report import write_json
 from refrope.rotary import LAYOUTS
 
@@ -65,6 +66,8 @@ def add_command(commands: Any) -> None:
 
 def run_check(options: argparse.Namespace) -> int:
     """``refrope check``."""
+    if options.json is not None:
+        check_file_place("check: --json", options.json)
     passed = True
     reports: list[dict[str, Any]] = []
     for outcome in outcomes(options):

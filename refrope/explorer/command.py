@@ -9,7 +9,7 @@ from typing import Any
 
 from refrope.errors import check_integer, check_name, check_number
 from refrope.explorer.page import CATALOGUE, page_text
-from refrope.files import write_bytes
+from refrope.files import check_file_place, write_bytes
 
 _TEST_TO_TRAIN = 4  # how much longer tests are, where nobody says
 _NUMBERS = CATALOGUE["numbers"]
@@ -55,8 +55,7 @@ def _about(name: str, words: str) -> str:
 def run_explore(options: argparse.Namespace) -> int:
     """``refrope explore``."""
     start = starting_values(options)
-    if options.out.is_dir() or not options.out.parent.is_dir():
-        raise ValueError(f"explore: out is {str(options.out)!r}, expected a file in a directory that exists")
+    check_file_place("explore: --out", options.out)
     write_bytes(options.out, page_text(start).encode())
     print(f"Written: {options.out}")
     if options.open and not webbrowser.open(options.out.resolve().as_uri()):

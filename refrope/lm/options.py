@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import shlex
 import sys
 import warnings
@@ -23,6 +22,7 @@ from refrope.encodings.huggingface import HuggingFaceWarning
 from refrope.encodings.names import parse
 from refrope.environment import environment
 from refrope.errors import check_integer, check_name, check_number, comma_list
+from refrope.files import check_file_place
 from refrope.lm.checkpoint import Checkpoint
 from refrope.lm.model import LanguageModel
 from refrope.lm.swapping import (
@@ -125,7 +125,7 @@ def check_before(options: argparse.Namespace) -> None:
             parse(who, name)
     for option in ("json", "plot"):
         if (path := getattr(options, option, None)) is not None:
-            check_writable(f"{who}: --{option}", path)
+            check_file_place(f"{who}: --{option}", path)
     if getattr(options, "plot", None) is not None:
         try:
             import matplotlib  # noqa: F401
@@ -133,14 +133,6 @@ def check_before(options: argparse.Namespace) -> None:
             raise ValueError(
                 f"{who}: --plot needs matplotlib, which is missing (pip install 'refrope[experiments]')"
             ) from None
-
-
-def check_writable(what: str, path: Path) -> None:
-    """Raise ValueError where a file cannot be put."""
-    if path.is_dir():
-        raise ValueError(f"{what} {path} is a directory, expected a file")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{what} {path} cannot be written: {path.parent} is no directory that can be")
 
 
 # ---- from arguments to a model ----

@@ -10,6 +10,7 @@ from typing import Any
 
 from refrope.environment import environment
 from refrope.errors import check_name, comma_list
+from refrope.files import check_file_place
 from refrope.report import heading, write_json
 from refrope.verify.certificate import SECTIONS, verify
 from refrope.verify.tally import Result
@@ -43,8 +44,8 @@ def run_verify(options: argparse.Namespace) -> int:
     sections = list(SECTIONS) if options.only == "all" else comma_list(options.only)
     for name in sections:
         check_name("verify", "section", name, SECTIONS)
-    if options.json is not None and not options.json.resolve().parent.is_dir():
-        raise ValueError(f"verify: --json {options.json} cannot be written: there is no directory for it")
+    if options.json is not None:
+        check_file_place("verify: --json", options.json)
     print(heading(environment()))
     shown: set[str] = set()
 
