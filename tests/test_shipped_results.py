@@ -164,3 +164,46 @@ def test_the_readmes_table_of_rules_is_the_shipped_one():
     }
     for about, numbers in rows.items():
         assert line(about, numbers) in README
+
+
+def test_what_the_page_says_of_random_tables_and_of_cycles_is_shipped():
+    shares = {
+        (found["rule"], found["task"]): [round(100 * value) for value in (found["mean"], *_ends(found["repeating"]))]
+        for found in RULES["tasks"]["random_rules"]
+    }
+    recursive, cot = shares["table", "recursive"], shares["table", "cot"]
+    said = "on average {} % of recursive's ({} to {}) and {} % of cot's sequences ({} to {}) run into a cycle"
+    assert said.format(*recursive, *cot) in README
+    latin = {
+        found["task"]: 100 * found["cycles"]["repeating"]["64"]
+        for found in RULES["tasks"]["cycles"]
+        if found["rule"] == "latin" and found["task"] != "semirecursive"
+    }
+    assert f"under which {latin['recursive']:.1f} and {latin['cot']:.1f} % do" in README
+
+
+def _ends(values):
+    return min(values), max(values)
+
+
+def test_what_the_page_says_of_attention_beyond_the_training_length_is_shipped():
+    far, farther = ([round(100 * _attention_from(task, distance)) for task in TASKS] for distance in (65, 130))
+    assert min(far) > 50  # "most"
+    said = "most of the attention of the second layer ({}, {} and {} %; those at 130 and more {}, {} and {} %)"
+    assert said.format(*far, *farther) in " ".join(README.split())
+
+
+def _attention_from(task, distance):
+    """The share that both heads of the second layer give, beyond 64 tokens, to keys at `distance` and more."""
+    model = next(each for each in RULES["models"] if each["task"] == task)
+    rows = [row["by_distance"] for row in model["attention"] if (row["layer"], row["where"]) == (1, "beyond")]
+    queries = range(64, len(rows[0]))
+    having = [sum(query >= each for query in queries) for each in range(1, len(rows[0]) + 1)]
+    totals = [sum(w * n for w, n in list(zip(row, having, strict=True))[distance - 1 :] if n) for row in rows]
+    return sum(totals) / len(totals) / len(queries)
+
+
+def test_the_errors_of_libraries_on_the_front_page_are_the_shipped_ones():
+    errors = json.loads((SHIPPED / "conformance" / "libraries.json").read_text(encoding="utf-8"))["errors"]
+    cells = [f"off by up to {max(errors[name]):.4f}" for name in ("transformers", "rotary-embedding-torch")]
+    assert f"| within 3e-8 | {' | '.join(cells)} |" in README

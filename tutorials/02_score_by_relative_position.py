@@ -122,7 +122,7 @@ print("numbers needed:", length.size + phase.size, "where query and key have", q
 #
 # Take query = key = (1, 1, ..., 1): every length is 2, every phase 0, and half the score is the plain sum of cosines,
 # `long_range_decay`. At distance 0 all of them are 1. Further on, fast pairs are anywhere, and only slow ones still
-# agree. Su et al. (Section 3.4.3) call the fall of a bound on such sums long-range decay.
+# agree. Su et al. (Section 3.4.3) call the fall of a bound on such sums long-term decay; long-range decay is the same.
 #
 # **Predict** the sum at distance 0. Then: is there a distance at which it is below 0?
 

@@ -136,7 +136,8 @@ assert overshoot(rr.NTKAware(128, factor=0.999 * needed)).max() > 1
 
 # %% [markdown]
 # Only the last; one has to ask for more than one wants, as Peng et al. say, too. *Dynamic NTK* does so by the length
-# N of the text at hand: as it is up to L, and beyond with `factor * N / L - (factor - 1)` in the place of the factor.
+# N of the text at hand: as it is up to L, and beyond, in the form of Hugging Face's code, with
+# `factor * N / L - (factor - 1)` in the place of the factor. (Peng et al. print N / L, which is that with factor 1.)
 # `for_length` gives the encoding for a length, and `original_length` is L.
 #
 # Its price is another: the angle of one and the same key changes while the text grows. Programs that write text keep
@@ -160,12 +161,12 @@ assert turns_off.max() > 80
 # %% [markdown]
 # ## By parts
 #
-# *NTK-by-parts* and its successor *YaRN* ("yet another RoPE extension", Peng et al. 2023) sort the pairs by how many
-# turns they make within L. YaRN keeps those with more than 32 and interpolates those with less than one, the
-# post-critical ones; between them the stretch rises gradually, the *ramp*. NTK-by-parts keeps those with more than 16
-# and interpolates those with less than 0.75, by way of NTK-aware scaling between. Besides, YaRN multiplies the
-# cosines and sines by an *attention factor* of 0.1 ln(factor) + 1, for queries and for keys: softmax gets larger
-# logits, and so less even weights.
+# *YaRN* ("yet another RoPE extension", Peng et al. 2023) sorts the pairs by how many turns they make within L. It keeps
+# those with more than 32 and interpolates those with less than one, the post-critical ones; between them the stretch
+# rises gradually, the *ramp*. Besides, it multiplies the cosines and sines by an *attention factor* of
+# 0.1 ln(factor) + 1, for queries and for keys: softmax gets larger logits, and so less even weights. Without that
+# factor the paper calls it *NTK-by-parts*. The class of that name is an older form, from the authors' code: it keeps
+# pairs with more than 16 turns and interpolates those with less than 0.75, by way of NTK-aware scaling between.
 #
 # Llama 3.1 has a ramp from 4 turns to one and no attention factor (`apply_scaling` in meta-llama/llama-models).
 #
@@ -251,9 +252,10 @@ figure.savefig(FIGURES / "04_stretch_a_context.png", dpi=110)
 # ### Answers
 
 # %%
-# 1. Plain RoPE.
+# 1. Plain RoPE, all but dynamic NTK: its N / L - 0 still grows.
 for method in (rr.LinearPI, rr.NTKAware, rr.NTKByParts, rr.YaRN, rr.Llama3):
     assert np.array_equal(method(128, base=10_000.0, factor=1.0).inv_freq, rope.inv_freq)
+assert np.isclose(rr.DynamicNTK(128, factor=1.0, original_length=LENGTH).for_length(LONG).stretch[-1], 8)
 
 # 2. Turns fall geometrically with the index: in the middle of the ramp most pairs have few left, and the paper's ramp
 #    slows them down nearly all the way.

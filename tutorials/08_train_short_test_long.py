@@ -139,7 +139,7 @@ assert SMOKE or min(far) > 0.4
 # If distances above 31 are the trouble, let there be none: turn everything four times more slowly (position
 # interpolation, tutorial 04), and distance 127 looks like 31.75. Or slow down only the slow pairs. The weights stay as
 # they are, only the tables of cos and sin are others. YaRN here keeps pairs of more than 2 turns within 32 tokens
-# (`beta_fast=2`), as the paper's code does in its tests.
+# (`beta_fast=2`). The 2 is that of the paper's code, which counts its turns within the length of the test, though.
 #
 # **Predict** the order of the three beyond the training length. And: what do they do within it?
 

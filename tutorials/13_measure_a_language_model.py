@@ -44,8 +44,9 @@ SHORT, LONG = (32, 64) if SMOKE else (512, 2048)
 # ## The model and its text
 #
 # SmolLM2 (Ben Allal et al. 2025, arXiv:2502.02737) is built like Llama. Its *context*, the longest text that it was
-# made for, is 8,192 tokens. The text to read is the manual that every Python carries (`pydoc_data.topics`). A
-# *tokenizer* cuts it into tokens out of a fixed list, the *vocabulary*.
+# made for, is 8,192 tokens. In the package its weights have 4 bits, so the numbers below are those of this file. The
+# text to read is the manual that every Python carries (`pydoc_data.topics`). A *tokenizer* cuts it into tokens out of
+# a fixed list, the *vocabulary*.
 
 # %%
 text = chosen_text("topics")

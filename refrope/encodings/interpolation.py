@@ -112,6 +112,8 @@ DYNAMIC_DIALECTS = ("hf", "vllm")
 class DynamicNTK(RotaryEncoding):
     r"""NTK-aware scaling by as much as the current length needs: base ``b (s N/L - (s-1))**(d/(d-2))`` for N > L.
 
+    The papers print ``b max(1, N/L)**(d/(d-2))``, which is this with factor 1.
+
     Parameters
     ----------
     factor : float >= 1
@@ -127,8 +129,8 @@ class DynamicNTK(RotaryEncoding):
 
     References
     ----------
-    emozilla 2023 (as reported), whose formula is in transformers 5.23 and vLLM; Peng et al. 2023, arXiv:2309.00071,
-    Section 3.3.
+    emozilla 2023 (as reported), whose formula is in transformers 5.23 and vLLM. The papers: Peng et al. 2023,
+    arXiv:2309.00071, Section 3.3; Wang et al. 2024, arXiv:2403.00071.
     """
 
     factor: float = 4.0
@@ -160,6 +162,9 @@ class DynamicNTK(RotaryEncoding):
 @dataclass(frozen=True)
 class NTKByParts(RotaryEncoding):
     r"""NTK-by-parts, YaRN's forerunner: two ramps over the pair index, linear to NTK-aware to unscaled.
+
+    This is the older form, of the authors' code. What YaRN's paper calls NTK-by-parts has one ramp: it is `YaRN` with
+    attention_factor 1.
 
     Pairs with fewer than `linear_turns[1]` turns within L are interpolated linearly, those with more than
     `linear_turns[0]` go NTK-aware, with a ramp between. Of the result, pairs with more than `kept_turns[0]` turns are

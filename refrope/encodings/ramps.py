@@ -31,7 +31,7 @@ def index_ramp(
     """The share that each pair keeps, linear in its index: 1 at the one with beta_fast turns, 0 at that with beta_slow.
 
     With `truncate` both ends are first rounded outwards to whole indices, as in the code of YaRN's authors
-    (jquesnelle/yarn at commit 995db5b5) and in all code that follows it. As there, when no pair makes beta_slow turns
+    (jquesnelle/yarn at commit 995db5b5) and in most code that follows it. As there, when no pair makes beta_slow turns
     (a length of a few tokens), the ends change sides and every pair is kept.
     """
     low, high = (index_with_turns(encoding, length, turns) for turns in (beta_fast, beta_slow))

@@ -39,7 +39,7 @@ class YaRN(RotaryEncoding):
         code base that we read, that of YaRN's authors too: it is what "YaRN" means in a model's configuration. "turns":
         g is linear in the number of turns L / wavelength, as the formulas of both papers say.
     blend : {"frequency", "wavelength"}
-        What is mixed in the ramp. "frequency" (default), as in YaRN's paper and all code:
+        What is mixed in the ramp. "frequency" (default), as in YaRN's paper and nearly all code (but PoSE and Grok-1):
         ``inv_freq = ((1 - g) / s + g) * plain``. "wavelength", as the Resonance paper prints it:
         ``wavelength = ((1 - g) * s + g) * plain``.
     truncate : bool
