@@ -5,6 +5,7 @@ from __future__ import annotations
 from lm_files import random_model, write_directory
 from lm_texts import write_texts
 
+from refrope import to_huggingface
 from refrope.lm.finetuning.settings import FinetuneSettings
 
 CONTEXT = 64
@@ -15,10 +16,11 @@ OPTIONS = (
 )
 
 
-def write_sources(directory):
-    """A model that is made for 64 tokens, and texts of some 200."""
+def write_sources(directory, own=None):
+    """A model that is made for 64 tokens, with an encoding of its own if there is one, and texts of some 200."""
     directory.mkdir(exist_ok=True)
-    write_directory(directory / "model", random_model(), {"max_position_embeddings": CONTEXT})
+    fields = {} if own is None else {"rope_theta": None, "rope_parameters": to_huggingface(own)}
+    write_directory(directory / "model", random_model(), {"max_position_embeddings": CONTEXT, **fields})
     write_texts(directory / "texts")
     return directory
 

@@ -22,6 +22,9 @@ class Bytes:
     def encode(self, text, special=True):
         return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
 
+    def encode_inside(self, text):
+        return self.encode(text, special=False)
+
     drops_space = False
 
     def token_bytes(self, token):

@@ -261,3 +261,19 @@ def test_a_header_that_only_a_hole_fills_is_not_read(tmp_path, gguf_bytes):
     loaded, taken = peak(lambda: whole_or_refused(path))
     assert not loaded
     assert taken < 2**21
+
+
+def test_a_tensor_of_very_many_axes_is_refused_before_their_product(directory):
+    path = directory / "model.safetensors"
+    entry = {"dtype": "F32", "shape": [2**62] * 40_000, "data_offsets": [0, 4]}
+    header = json.dumps({"x": entry}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(ValueError, match=r"tensor 'x' has shape .*, expected at most 8 integers"):
+        load(directory)
+
+
+@pytest.mark.parametrize("value", [7, 2.5, True])
+def test_a_vocabulary_that_is_no_list_is_refused(tmp_path, value):
+    path = write_gguf(tmp_path / "scalar.gguf", random_model(), {"tokenizer.ggml.tokens": value})
+    with pytest.raises(ValueError, match=r"tokenizer\.ggml\.tokens is .*, expected an array of texts"):
+        load(path)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import BACKENDS, same_bits
-from lm_files import random_model
+from lm_files import random_model, write_gguf
 from lm_finetuning import CONTEXT, settings_for, write_sources
 
-from refrope import Resonance, RoPE, YaRN
+from refrope import DynamicNTK, Resonance, RoPE, YaRN
 from refrope.lm.finetuning.needs import trained_weights
 from refrope.lm.finetuning.runs import runs_of
 from refrope.lm.finetuning.settings import FROZEN, FinetuneSettings
-from refrope.lm.finetuning.sources import encode, save_sources, saved_tokens, sources_of
+from refrope.lm.finetuning.sources import checkpoint_digest, encode, save_sources, saved_tokens, sources_of
 from refrope.lm.loading import read_checkpoint
 from refrope.lm.scoring import token_log_likelihoods
 from refrope.lm.swapping import rotation_source, with_softmax_factor
@@ -111,6 +112,7 @@ def test_attention_means_norms_and_attention():
         ({"test_lengths": (4,)}, "test_length is 4"),
         ({"corpora": ("topic",)}, "did you mean 'topics'"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"encodings": ("dynamic-ntk:length=512",)}, "dynamic-ntk:length=512 has a length, expected none"),
     ],
 )
 def test_settings_are_checked(changed, said):
@@ -149,6 +151,31 @@ def test_tokens_are_kept_and_damage_is_seen(begun, tmp_path):
     assert saved_tokens(tmp_path / "nowhere", sources) is None
 
 
+def test_texts_that_are_split_in_another_way_are_other_tokens(directory, tmp_path):
+    model = write_gguf(tmp_path / "model.gguf", random_model())
+    texts = Path(shutil.copytree(directory / "texts", tmp_path / "texts"))
+    for path in texts.iterdir():
+        path.write_text("12 cats and " + path.read_text(encoding="utf-8"), encoding="utf-8")
+    settings = replace(settings_for(directory), model=str(model), texts=(str(texts),))
+    found = []
+    for pre in (None, "gpt-2"):  # the file says that digits are tokens of their own
+        sources, encoded, _ = sources_of(replace(settings, pre=pre), tmp_path)
+        save_sources(tmp_path, sources, encoded)
+        assert same_bits(saved_tokens(tmp_path, sources).line, encoded.line)
+        found.append(encoded.line.tolist())
+    assert found[0] != found[1]
+    assert len(list((tmp_path / "tokens").iterdir())) == 2
+
+
+def test_a_generation_config_that_comes_later_makes_another_checkpoint(directory, tmp_path):
+    shutil.copytree(directory / "model", tmp_path / "model")
+    before = checkpoint_digest(read_checkpoint(tmp_path / "model"))
+    (tmp_path / "model" / "generation_config.json").write_text('{"eos_token_id": 5}')
+    again = read_checkpoint(tmp_path / "model")
+    assert again.eos == (5,)
+    assert checkpoint_digest(again) != before
+
+
 def test_windows_may_share_what_is_not_scored():
     texts = [np.arange(1000, 1000 + n) for n in (13, 30)]
     found = held_out_windows(texts, 13, 99, scored=5)
@@ -182,6 +209,15 @@ def test_pose_gives_each_window_positions_of_its_own_up_to_the_limit():
         assert same_bits(batch.tables[0], encoding.cos_sin(positions, np.float32)[0])
         assert batch.inputs[1].tolist() == list(range(7, 23))
     assert 3 * CONTEXT < farthest < 4 * CONTEXT
+    dynamic = DynamicNTK(10, factor=2.0, original_length=CONTEXT)
+    training = WindowTraining(
+        *(model, dynamic, np.arange(250) % 200, Plan(1, 2, 1e-3)),
+        **{"length": 16, "batch_size": 3, "seed": 5},
+        places=places,
+    )
+    positions = places.drawn(bit_source(5, "positions of training tokens"), 3, 16)
+    cos, _ = dynamic.for_length(4 * CONTEXT).cos_sin(positions, np.float32)
+    assert same_bits(training.batch_of(np.array([0, 7, 99])).tables[0], cos)  # not that of the farthest drawn
     with pytest.raises(ValueError, match="PoSE: limit is 8, expected at least the 16"):
         WindowTraining(
             *(model, encoding, np.arange(250) % 200, Plan(1, 2, 1e-3)),

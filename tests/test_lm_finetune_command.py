@@ -14,7 +14,7 @@ from killing import kill_at_random
 from lm_files import random_model
 from lm_finetuning import CONTEXT, arguments, write_sources
 
-from refrope import YaRN
+from refrope import DynamicNTK, LinearPI, RoPE, YaRN
 from refrope.cli import main
 from refrope.lm.finetuning import needs, planning
 from refrope.lm.finetuning import runs as finetuning_runs
@@ -245,3 +245,23 @@ def test_what_cannot_be_saved_is_refused(undisturbed, tmp_path, capsys, begins, 
     assert main(["lm", "save", str(run_in(undisturbed, begins)), "--out", str(tmp_path / "saved")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.filterwarnings("ignore:rope_type 'dynamic'")
+@pytest.mark.parametrize(
+    ("name", "own", "context", "encoding"),
+    [
+        ("none", YaRN(10, factor=4.0, original_length=CONTEXT // 4), CONTEXT, None),
+        ("none", DynamicNTK(10, factor=4.0, original_length=CONTEXT), CONTEXT, None),
+        ("dynamic-ntk", RoPE(10), CONTEXT, DynamicNTK(10, factor=2.0, original_length=CONTEXT)),
+        ("linear", RoPE(10), 2 * CONTEXT, LinearPI(10, factor=2.0)),
+    ],
+)
+def test_a_saved_models_context_is_what_its_encoding_is_for(tmp_path, name, own, context, encoding):
+    home = write_sources(tmp_path / "sources", own)
+    assert finetune(home, tmp_path / "out", "--encodings", name, "--test-lengths", "16", "--steps", "1") == 0
+    saved = tmp_path / "saved"
+    assert main(["lm", "save", str(run_in(tmp_path / "out", f"{name}-s3")), "--out", str(saved)]) == 0
+    again = load(saved, backend="numpy")
+    assert again.context == context
+    assert again.encoding == (encoding or own)

@@ -204,3 +204,11 @@ def test_streaming_gives_a_piece_before_the_next_token_is_chosen():
     pieces = stream_text(tokens(), Decoder(Bytes()))
     assert next(pieces) == "a"
     assert given == [97]
+
+
+def test_numbers_beyond_the_vocabulary_are_never_chosen():
+    model = transformer()
+    logits = reader(model).read_anew(np.array([1, 2, 3]))
+    best = int(np.argmax(logits))
+    first = {next(generate(reader(model), np.array([1, 2, 3]), 1, vocabulary=n)) for n in (best, best + 1)}
+    assert first == {int(np.argmax(logits[:best])), best}

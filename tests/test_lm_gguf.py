@@ -143,6 +143,7 @@ YARN = {SCALING + "type": "yarn", SCALING + "factor": 4.0, SCALING + "original_c
         ({SCALING + "type": "none"}, RoPE(10, base=50_000.0)),
         ({SCALING + "type": "linear", SCALING + "factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
         ({"llama.rope.scale_linear": 2.0}, {"rope_type": "linear", "factor": 2.0}),
+        ({SCALING + "factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),  # without a type, as llama.cpp reads it
         (YARN, YaRN(10, base=50_000.0, factor=4.0, original_length=128)),
         (
             {**YARN, SCALING + "yarn_beta_fast": 16.0, SCALING + "yarn_beta_slow": 2.0},

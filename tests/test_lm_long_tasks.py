@@ -36,6 +36,11 @@ def test_documents_are_read_and_open_ended_ones_left_out(tmp_path):
     path = write(tmp_path / "d.jsonl", DOCUMENT, "", {**DOCUMENT, "evaluation": "rouge"}, plain, "")
     documents, others = read_documents(path)
     assert others == 1
+    left_out = (
+        {**DOCUMENT, "evaluation": "LLM", "outputs": ["..."]},
+        {**DOCUMENT, "evaluation": "rouge", "outputs": None},
+    )
+    assert read_documents(write(tmp_path / "more.jsonl", DOCUMENT, *left_out))[1] == 2
     assert [document.source for document in documents] == ["harbour", ""]
     assert documents[0] == (DOCUMENT["input"], DOCUMENT["instructions"], DOCUMENT["outputs"], "harbour")
 
@@ -50,6 +55,8 @@ def test_documents_are_read_and_open_ended_ones_left_out(tmp_path):
         ({**DOCUMENT, "outputs": [1, 2, 3]}, r"line 2: outputs is \[1, 2, 3\], expected a list of strings"),
         ({**DOCUMENT, "input": None}, "line 2: input is None, expected a string"),
         ({**DOCUMENT, "outputs": ["B"]}, "line 2: instructions has 3 entries and outputs 1"),
+        ({**DOCUMENT, "input": "a\ud800"}, "line 2: input has a lone surrogate at 1"),
+        ({**DOCUMENT, "instructions": ["a", "\udfff", "b"]}, r"line 2: instructions\[1\] has a lone surrogate at 0"),
         ({**DOCUMENT, "outputs": ["B", "", "x"]}, r"line 2: outputs\[1\] is '', expected an answer"),
     ],
 )
@@ -99,7 +106,7 @@ def reader(length):
 def test_each_question_is_asked_about_its_document_and_judged(documents, monkeypatch):
     asked = []
 
-    def answers(reader, tokens, count, *, eos):
+    def answers(reader, tokens, count, *, eos, vocabulary):
         text = Bytes().decode(tokens)
         asked.append(text)
         yield from (b" B\nmore" if "ferry" in text else b" 1204 gulls\n" if "gulls were" in text else b"nobody")
@@ -133,3 +140,9 @@ def test_a_real_answer_is_what_the_model_says(documents):
     rows = list(measure(reader(400), Bytes(), documents[:1], 400, answer_tokens=5))
     assert len(rows) == 3
     assert all(row["cut"] and isinstance(row["said"], str) for row in rows)
+
+
+def test_a_question_without_room_is_refused_before_the_first_answer(documents):
+    documents = [documents[0], documents[1]._replace(questions=["x" * 900, "b", "c"])]
+    with pytest.raises(ValueError, match="tokens is 800, expected at least"):
+        next(measure(reader(800), Bytes(), documents, 800))

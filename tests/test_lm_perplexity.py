@@ -1,6 +1,7 @@
 """Perplexity against context length."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,3 +131,18 @@ def test_a_loss_that_forgets_the_first_token_would_be_seen(monkeypatch):
     monkeypatch.setattr(perplexity, "summary", lambda scores: {**right(scores[1:]), "tokens": len(scores) + 1})
     with pytest.raises(AssertionError):
         test_each_length_has_the_perplexity_of_the_encoding_in_force_there()
+
+
+@pytest.mark.parametrize(("context", "lines", "spans"), [(8192, 0, 1), (1024, 1, 1), (64, 0, 0)])
+def test_a_figure_shows_the_models_context_where_it_reaches(monkeypatch, context, lines, spans):
+    figures = pytest.importorskip("refrope.lm.figures")
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda plt, figure, path: drawn.append(figure))
+    runs = [{"encoding": "none", "tokens": length, "perplexity": 9.0} for length in (512, 1024, 4096)]
+    figures.perplexity_figure(runs, context, "a title", Path("none.png"))
+    (axes,) = drawn[0].axes
+    figures.pyplot().close(drawn[0])
+    assert len(axes.get_lines()) == 1 + lines
+    assert len(axes.texts) == lines
+    assert len(axes.patches) == spans
+    assert axes.get_xlim()[0] > 400

@@ -9,7 +9,16 @@ from lm_standins import CONTEXT, Bytes, transformer
 
 from refrope import RoPE
 from refrope.lm import retrieval
-from refrope.lm.probes import ANSWER, FILLER, NEEDLE, PASSKEY, hidden_line_probes, pair_probes
+from refrope.lm.probes import (
+    ANSWER,
+    FILLER,
+    LONGEST_LINE,
+    NEEDLE,
+    PASSKEY,
+    hidden_line_probes,
+    pair_probes,
+    short_lines,
+)
 from refrope.lm.progress import Silent
 from refrope.lm.reading import shared_prefix
 from refrope.lm.retrieval import first_digits, measure
@@ -28,7 +37,7 @@ def passkeys(lengths=(500, 900), depths=(0, 30, 100), trials=2, **options):
 def oracle(monkeypatch, found=lambda text: re.search(r"pass key is (\d+)", text)[1]):
     """A model that reads its prompt and answers as `found` says."""
 
-    def answers(reader, prompt, count, *, eos):
+    def answers(reader, prompt, count, *, eos, vocabulary):
         yield from f" {found(Bytes().decode(prompt))}. Not 12345.".encode()
 
     monkeypatch.setattr(retrieval, "generate", answers)
@@ -207,3 +216,17 @@ def test_neighbours_in_the_order_of_tokens_share_the_most():
     for n, (a, b) in enumerate(pairwise(ordered), start=1):
         best = max(shared_prefix(b.tokens, c.tokens) for c in ordered[:n])
         assert shared_prefix(a.tokens, b.tokens) == best
+
+
+def test_long_lines_are_several_so_that_a_needle_stands_at_its_depth():
+    words = " ".join(f"word{n}" for n in range(3_000))
+    text = f"  short  line\n\n{words}\n"
+    lines = short_lines(text)
+    assert lines[0] == "  short  line"
+    assert " ".join(lines[1:]) == words
+    assert max(map(len, lines)) <= LONGEST_LINE
+    found = hidden_line_probes("lm needle", NEEDLE, [f"{line}\n" for line in lines], Bytes(), [4096], [0, 50, 100], 1)
+    places = [Bytes().decode(probe.tokens).index("Arvensund") for probe in found]
+    assert places[0] < 50
+    assert 1_500 < places[1] < 2_500 < places[2]
+    assert all(4096 - ANSWER - LONGEST_LINE - 1 <= len(probe.tokens) <= 4096 - ANSWER for probe in found)

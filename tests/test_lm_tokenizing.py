@@ -233,3 +233,14 @@ def test_smollm2_has_the_tokens_of_llama_cpp_and_with_gpt_2s_split_those_of_tran
     same = own[:10_000] == other[:10_000]
     assert same.all()
     assert not np.array_equal(own, other)
+
+
+def test_a_piece_inside_of_a_text_has_no_space_before_it_that_the_text_has_not():
+    for tokenizer in PIECEWISE:
+        for piece in ("the", " the", "th the"):
+            inside = tokenizer.encode_inside(piece)
+            assert b"".join(map(tokenizer.token_bytes, inside)) == piece.encode()
+            decoder = Decoder(tokenizer, at_start=False)
+            assert "".join([*map(decoder.push, inside), decoder.flush()]) == piece
+    assert PIECEWISE[0].encode_inside("the").tolist() != PIECEWISE[0].encode("the", special=False).tolist()
+    assert BUILT[0].encode_inside("the 12").tolist() == BUILT[0].encode("the 12", special=False).tolist()

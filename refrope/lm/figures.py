@@ -88,13 +88,14 @@ def perplexity_figure(runs: Sequence[dict[str, Any]], context: int, title: str, 
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths], rotation=30 if len(lengths) > 6 else 0)
     axes.tick_params(axis="x", which="minor", bottom=False)
     low, high = lengths[0] / 2**0.25, lengths[-1] * 2**0.25
-    if context < lengths[-1]:
+    if low <= context < lengths[-1]:
         axes.axvline(context, color="0.3", linewidth=1, zorder=1)
         axes.annotate(
             f"the model's own context: {context:,}", (context, 0.98), (-4, 0), va="top", ha="right", rotation=90,
             xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8,
         )  # fmt: skip
-    axes.axvspan(low, context if context < lengths[-1] else high, color="0.94", zorder=0)
+    if low <= context:
+        axes.axvspan(low, context if context < lengths[-1] else high, color="0.94", zorder=0)
     axes.set(xlim=(low, high), xlabel="context length (tokens)", ylabel="perplexity")
     axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

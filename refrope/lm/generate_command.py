@@ -86,13 +86,13 @@ def run(options: argparse.Namespace) -> int:
     times = [time.perf_counter()]
 
     def noted() -> Iterator[int]:
-        for token in generate(reader, prompt, count, sampling, eos=model.eos):
+        for token in generate(reader, prompt, count, sampling, eos=model.eos, vocabulary=model.tokenizer.vocabulary):
             chosen.append(token)
             times.append(time.perf_counter())
             yield token
 
     said = ""
-    for piece in stream_text(noted(), Decoder(model.tokenizer)):
+    for piece in stream_text(noted(), Decoder(model.tokenizer, at_start=False)):
         said += piece
         print(piece, end="", flush=True)
     print(flush=True)

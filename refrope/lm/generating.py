@@ -106,6 +106,7 @@ def generate(
     sampling: Sampling = GREEDY,
     *,
     eos: Collection[int] = (),
+    vocabulary: int | None = None,
 ) -> Iterator[int]:
     """Up to `count` tokens that go on from `prompt`, each as soon as it is chosen.
 
@@ -117,6 +118,8 @@ def generate(
     count : int
     sampling : Sampling
     eos : tokens that end a text; they are not given out
+    vocabulary : int, optional
+        The tokenizer's: numbers from there on, whose embeddings only round a size up, are never chosen.
 
     Raises
     ------
@@ -130,7 +133,7 @@ def generate(
     source = sampling.source()
     logits = reader.read_anew(prompt)
     for number in range(1, count + 1):
-        token = choose(logits, sampling, source)
+        token = choose(logits[:vocabulary], sampling, source)
         if token in eos:
             return
         yield token

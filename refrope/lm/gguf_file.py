@@ -134,7 +134,8 @@ def _configuration(header: Header) -> TransformerConfig:
         ("llama.attention.head_count_kv", kv_heads),
         ("llama.attention.key_length", head_dim),
     )
-    vocabulary = len(fields.values["tokenizer.ggml.tokens"]) if "tokenizer.ggml.tokens" in fields else None
+    listed = fields.values.get("tokenizer.ggml.tokens")
+    vocabulary = len(listed) if isinstance(listed, list) else None  # what else it may be, the tokenizer refuses
     embedding = header.tensors.get(GGUF.embedding)
     rows = embedding.shape[0] if embedding is not None else 1
     return TransformerConfig(
@@ -158,7 +159,8 @@ def _rope_parameters(header: Header, head_dim: int, context: int) -> dict[str, A
     fields = header.fields
     base = fields.number("llama.rope.freq_base", 1.0, 10_000.0)
     old = "llama.rope.scale_linear"  # of the first GGUF files
-    kind = fields.text("llama.rope.scaling.type", ["none", "linear", "yarn"], "linear" if old in fields else "none")
+    scaled = old in fields or "llama.rope.scaling.factor" in fields
+    kind = fields.text("llama.rope.scaling.type", ["none", "linear", "yarn"], "linear" if scaled else "none")
     common = {"rope_type": "default", "rope_theta": base}
     factors = header.tensors.get(FREQUENCY_FACTORS)
     if factors is not None:

@@ -8,6 +8,7 @@ An et al. 2023, arXiv:2307.11088, whose repository's README gives a quarter for 
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 INCOMPLETE = 0.25  # L-Eval's credit where all chosen options are right, but not all right ones are chosen
 CHOICE, EXACT = "choice", "exact"
@@ -32,13 +33,21 @@ def chosen_letters(text: str, options: str) -> str:
     """
     item = rf"\(?[{options}]+\)?"
     between = r"\s*(?:(?:,|;|/|&|and\b)\s*)+"
-    # Behind an article "A" comes a word; behind a letter "is" or "are" at most.
-    listed = rf"(?<![A-Za-z]){item}(?:{between}{item})*(?![A-Za-z'])(?!\s+(?!is\b|are\b)[a-z])"
-    for line in _relevant(text).splitlines():
-        found = re.fullmatch(rf"[{options}\s.]*[{options}][{options}\s.]*", line) or re.search(listed, line)
-        if found:
-            return "".join(sorted(set(re.findall(f"[{options}]", found[0]))))
+    listed = rf"{item}(?:{between}{item})*(?![A-Za-z'])"
+    relevant = _relevant(text)
+    if relevant != text and (told := re.match(rf"\W*?{listed}", relevant)):
+        return _letters_of(told[0], options)
+    # An "A" or "I" before a word in small letters is no option, but for what goes on behind one.
+    word = r"(?![AI]\s+(?!(?:is|are|and|because|since)\b)[a-z])"
+    for line in relevant.splitlines():
+        alone = re.fullmatch(rf"[{options}\s.]*[{options}][{options}\s.]*", line)
+        if found := alone or re.search(rf"(?<![A-Za-z]){word}{listed}", line):
+            return _letters_of(found[0], options)
     return ""
+
+
+def _letters_of(text: str, options: str) -> str:
+    return "".join(sorted(set(re.findall(f"[{options}]", text))))
 
 
 def normalised(text: str) -> str:
@@ -46,7 +55,7 @@ def normalised(text: str) -> str:
 
     Articles go too, where something else remains.
     """
-    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.casefold())
+    text = re.sub(r"(?<![\d,.\[])\d{1,3}(?:,\d{3})+(?![\d,])", _without_commas, text.casefold())
     text = re.sub(r"(\d)\.0+\b(?!\.\d)", r"\1", text)
     text = re.sub(r"[^\w\s.\-]|\.(?!\d)|(?<!\w)-(?!\d)|_", " ", text)
     words = text.split()
@@ -67,11 +76,16 @@ def credit(question: str, reference: str, text: str) -> float:
     lines = _relevant(text).strip().splitlines()
     said = normalised(lines[0]) if lines else ""
     if re.fullmatch(_NUMBER, wanted):
-        return float(re.findall(_NUMBER, said)[:1] == [wanted])
+        first = re.search(_NUMBER, said)
+        return float(first is not None and Decimal(first[0]) == Decimal(wanted))
     return float(said == wanted)
 
 
-_NUMBER = r"-?\d+(?:\.\d+)?"
+_NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
+
+
+def _without_commas(found: re.Match[str]) -> str:
+    return found[0].replace(",", "")
 
 
 def _letters_alone(reference: str) -> str:

@@ -13,6 +13,7 @@ An et al. 2023, arXiv:2307.11088; the format as its repository's README says it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,9 +76,11 @@ def read_documents(path: str | Path) -> tuple[list[Document], int]:
             fields = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"long_tasks: {path}, line {number} is not JSON: {error}") from None
-        found = _document(f"long_tasks: {path}, line {number}", fields)
+        where = f"long_tasks: {path}, line {number}"
+        if not isinstance(fields, dict):
+            raise ValueError(f"{where} is a {type(fields).__name__}, expected an object")
         if fields.get("evaluation", CLOSED_ENDED) == CLOSED_ENDED:
-            documents.append(found)
+            documents.append(_document(where, fields))
         else:
             others += 1
     if not any(document.questions for document in documents):
@@ -85,9 +88,7 @@ def read_documents(path: str | Path) -> tuple[list[Document], int]:
     return documents, others
 
 
-def _document(where: str, fields: Any) -> Document:
-    if not isinstance(fields, dict):
-        raise ValueError(f"{where} is a {type(fields).__name__}, expected an object")
+def _document(where: str, fields: dict[str, Any]) -> Document:
     for name in ("instructions", "outputs"):
         value = fields.get(name)
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
@@ -100,6 +101,9 @@ def _document(where: str, fields: Any) -> Document:
     for i, reference in enumerate(references):
         if not normalised(reference).strip(".-"):
             raise ValueError(f"{where}: outputs[{i}] is {_short(reference)}, expected an answer")
+    for name, text in (("input", fields["input"]), *((f"instructions[{i}]", each) for i, each in enumerate(questions))):
+        if half := re.search("[\ud800-\udfff]", text):
+            raise ValueError(f"{where}: {name} has a lone surrogate at {half.start()}, expected Unicode characters")
     return Document(fields["input"], questions, references, str(fields.get("source", "")))
 
 
@@ -156,16 +160,23 @@ def measure(
     ------
     dict
         For each question: document, question (their numbers), source, kind, expected, said, credit, cut.
+
+    Raises
+    ------
+    ValueError
+        A question that has no room by itself: before the first answer.
     """
     check_integer("lm tasks", "answer_tokens", answer_tokens, 1)
+    encoded = [[_asked(tokenizer, *pair) for pair in _pairs(document)] for document in documents]
+    for asked in (asked for questions in encoded for asked in questions):
+        prompt(np.empty(0, np.int64), asked, length, answer_tokens, first)
     for number, document in enumerate(documents):
         text = tokenizer.encode(document.text, special=False)
-        for place, (question, reference) in enumerate(zip(document.questions, document.references, strict=True)):
-            kind = kind_of(question, reference)
-            asked = tokenizer.encode(f"{_ASK[kind]}{question}{_ANSWER}", special=False)
+        for place, (question, reference) in enumerate(_pairs(document)):
+            kind, asked = kind_of(question, reference), encoded[number][place]
             tokens, cut = prompt(text, asked, length, answer_tokens, first)
             said: list[int] = []
-            for token in generate(reader, tokens, answer_tokens, eos=eos):
+            for token in generate(reader, tokens, answer_tokens, eos=eos, vocabulary=tokenizer.vocabulary):
                 said.append(token)
                 if _is_whole(tokenizer.decode(np.array(said))):
                     break
@@ -174,6 +185,14 @@ def measure(
                 **{"document": number, "question": place, "source": document.source, "kind": kind, "cut": cut},
                 **{"expected": reference, "said": answer, "credit": credit(question, reference, answer)},
             }
+
+
+def _pairs(document: Document) -> Iterator[tuple[str, str]]:
+    return zip(document.questions, document.references, strict=True)
+
+
+def _asked(tokenizer: Tokens, question: str, reference: str) -> IntArray:
+    return tokenizer.encode_inside(f"{_ASK[kind_of(question, reference)]}{question}{_ANSWER}")
 
 
 def _is_whole(text: str) -> bool:

@@ -6,6 +6,7 @@ next word, so that models that know no chat can be asked. Answers are digits.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ from refrope.randomness import bit_source, bounded_integers, permutation
 
 IntArray = npt.NDArray[np.int64]
 ANSWER = 16  # tokens that an answer may take: the room that is kept for it
+LONGEST_LINE = 400  # characters: some 100 tokens, which a context may lack at its end
 _FIVE_DIGITS = (10_000, 90_000)  # smallest, and how many
 
 # Published pass key tests repeat a handful of sentences of their own; these say as little.
@@ -47,8 +49,15 @@ FILLER = (
 class Tokens(Protocol):
     """What is needed of a tokenizer."""
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens are numbers in [0, vocabulary)."""
+
     def encode(self, text: str, *, special: bool = True) -> IntArray:
         """Tokens of a text, with `special` those that the model expects round it."""
+
+    def encode_inside(self, text: str) -> IntArray:
+        """Tokens of what follows other text."""
 
     def decode(self, tokens: IntArray) -> str:
         """Text of tokens."""
@@ -96,6 +105,17 @@ _PAIRS_HEAD = "Every line below has a number and, behind the colon, its value.\n
 _PAIRS_QUESTION = "\nOne of the lines again:\n{}:"
 
 
+def short_lines(text: str) -> list[str]:
+    """The lines of a text that say something; those of more than `LONGEST_LINE` characters as several.
+
+    A line is what is put into a context or left out, and what an answer stands between.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    return [
+        part for line in lines for part in ([line] if len(line) <= LONGEST_LINE else textwrap.wrap(line, LONGEST_LINE))
+    ]
+
+
 # ---- probes ----
 
 
@@ -140,11 +160,11 @@ def hidden_line_probes(
     _check_grid(who, lengths, depths, trials)
     encoded = _encoded(who, tokenizer, lines, max(lengths))
     head = np.concatenate([np.asarray(first, np.int64), tokenizer.encode(words.head, special=False)])
-    question = tokenizer.encode(words.question, special=False)
+    question = tokenizer.encode_inside(words.question)
     smallest, count = _FIVE_DIGITS
     probes = []
     for hidden in smallest + bounded_integers(bit_source(seed, who), count, trials):
-        needle = tokenizer.encode(words.needle.replace("{}", str(hidden)), special=False)
+        needle = tokenizer.encode_inside(words.needle.replace("{}", str(hidden)))
         for length in lengths:
             room = length - ANSWER - len(head) - len(needle) - len(question)
             around = _fill(who, encoded, room, length)
@@ -180,7 +200,7 @@ def pair_probes(
         keys, values = smallest + permutation(source, count), smallest + bounded_integers(source, count, count)
         pairs = (f"{key}: {value}\n" for key, value in zip(keys, values, strict=True))
         encoded = _encoded(who, tokenizer, pairs, max(lengths))
-        questions = [tokenizer.encode(_PAIRS_QUESTION.format(key), special=False) for key in keys[: len(encoded)]]
+        questions = [tokenizer.encode_inside(_PAIRS_QUESTION.format(key)) for key in keys[: len(encoded)]]
         question_size = max(map(len, questions))
         for length in lengths:
             around = _fill(who, encoded, length - ANSWER - len(head) - question_size, length, least=1)
@@ -205,7 +225,7 @@ def _encoded(who: str, tokenizer: Tokens, lines: Iterable[str], enough: int) -> 
     """Lines as tokens, until there are more than `enough` of these."""
     encoded: list[IntArray] = []
     for line in lines:
-        if (tokens := tokenizer.encode(line, special=False)).size:
+        if (tokens := tokenizer.encode_inside(line)).size:
             encoded.append(tokens)
             enough -= tokens.size
         if enough < 0:

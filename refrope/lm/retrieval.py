@@ -30,7 +30,7 @@ def answer(
     """What a model says after a prompt: greedy, up to `ANSWER` tokens, or until the text is `finished`."""
     said: list[int] = []
     text = ""
-    for token in generate(reader, tokens, ANSWER, eos=eos):
+    for token in generate(reader, tokens, ANSWER, eos=eos, vocabulary=tokenizer.vocabulary):
         said.append(token)
         text = tokenizer.decode(np.array(said))
         if finished(text):

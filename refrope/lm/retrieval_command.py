@@ -110,7 +110,7 @@ def run(name: str, options: argparse.Namespace) -> int:
 def _makers(model: LanguageModel, text: Text | None) -> dict[str, Callable[..., list[probes.Probe]]]:
     """Functions that make the questions of each test."""
     hidden = partial(probes.hidden_line_probes, tokenizer=model.tokenizer)
-    lines = [] if text is None else [f"{line}\n" for line in text.text.splitlines() if line.strip()]
+    lines = [] if text is None else [f"{line}\n" for line in probes.short_lines(text.text)]
     return {
         "passkey": partial(hidden, "lm passkey", words=probes.PASSKEY, lines=[f"{line}\n" for line in probes.FILLER]),
         "needle": partial(hidden, "lm needle", words=probes.NEEDLE, lines=lines),

@@ -16,6 +16,7 @@ from refrope.lm.stored import PLAIN, StoredTensor
 
 LARGEST_HEADER = 100_000_000  # bytes, the format's own limit
 LONGEST_NAME = 256  # characters: short enough for messages
+MOST_AXES = 8  # of a tensor; a product of thousands of sizes would take hours
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -105,8 +106,8 @@ def _tensor(path: Path, name: str, entry: Any) -> StoredTensor:
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(kind, str) or kind not in PLAIN:
         raise failure(path, f"{what} has dtype {shown(kind)}, expected one of {', '.join(PLAIN)}")
-    if not _sizes(shape):
-        raise failure(path, f"{what} has shape {shown(shape)}, expected integers >= 0")
+    if not _sizes(shape) or len(shape) > MOST_AXES:
+        raise failure(path, f"{what} has shape {shown(shape)}, expected at most {MOST_AXES} integers >= 0")
     if not _sizes(offsets) or len(offsets) != 2:
         raise failure(path, f"{what} has data_offsets {shown(offsets)}, expected begin and end")
     nbytes = math.prod(shape) * PLAIN[kind]

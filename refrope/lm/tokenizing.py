@@ -162,6 +162,20 @@ class Tokenizer:
         encoded = guarded(self.path, lambda: self.inner.encode(text, add_special_tokens=special))
         return np.array(encoded.ids, np.int64)
 
+    def encode_inside(self, text: str) -> npt.NDArray[np.int64]:
+        """The tokens of what follows other text: without the space that some tokenizers put before a beginning.
+
+        Raises
+        ------
+        ValueError
+            As `encode`.
+        """
+        if self._drops_space and text:
+            before, both = (self.encode(f"\n{tail}", special=False) for tail in ("", text))
+            if np.array_equal(both[: len(before)], before):  # nothing grew together across the seam
+                return both[len(before) :]
+        return self.encode(text, special=False)
+
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens, special ones as they are written; bytes that are no UTF-8 become U+FFFD."""
         decoder = Decoder(self)
@@ -196,6 +210,12 @@ class Tokenizer:
 class Decoder:
     """The text of tokens that come one by one, never half a character.
 
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    at_start : bool
+        The tokens begin a text, whose first space may be the tokenizer's; not those that go on with one.
+
     Examples
     --------
     >>> decoder = Decoder(tokenizer)
@@ -206,10 +226,10 @@ class Decoder:
     ''
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, at_start: bool = True) -> None:
         self.tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._at_start = tokenizer.drops_space
+        self._at_start = at_start and tokenizer.drops_space
 
     def push(self, token: int) -> str:
         """The characters that are complete with this token, which may be none."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from refrope.encodings import DynamicNTK, LongRoPE, RotaryEncoding
 from refrope.files import read_checked_json
+from refrope.lm.checkpoint import Checkpoint
 from refrope.lm.finetuning.runs import TASK
 from refrope.lm.finetuning.settings import FinetuneSettings
 from refrope.lm.finetuning.sources import checkpoint_digest
 from refrope.lm.finetuning.tables import label_of
 from refrope.lm.loading import read_checkpoint
+from refrope.lm.swapping import OWN, OWN_RESONANCE
 from refrope.lm.training.saving import WHO, SavedModel
 from refrope.nn.transformer import Transformer
 from refrope.sweep.running import saved_weights
@@ -50,11 +54,13 @@ def finetuned_model(directory: Path) -> SavedModel:
     name, inner = about["trained_with"], checkpoint.tokenizer.inner
     reach = settings.reach(checkpoint.context)
     encoding = settings.encoding(name, checkpoint.encoding, checkpoint.context, reach)
+    if isinstance(encoding, DynamicNTK | LongRoPE):
+        encoding = replace(encoding, length=None)  # a configuration is for every length
     return SavedModel(
         model,
         encoding,
         label_of(name),
-        round(checkpoint.context * getattr(encoding, "factor", 1.0)),
+        _context(name, encoding, checkpoint),
         inner.to_str(),
         *(checkpoint.bos, checkpoint.eos),
         (
@@ -62,3 +68,14 @@ def finetuned_model(directory: Path) -> SavedModel:
             inner.id_to_token(checkpoint.eos[0]),
         ),
     )
+
+
+def _context(name: str, encoding: RotaryEncoding, checkpoint: Checkpoint) -> int:
+    """The longest text that the saved model is made for.
+
+    What is swapped in scales the checkpoint's context; its own encoding has it already, and dynamic NTK's configuration
+    has no other place for the length that it starts from.
+    """
+    if name in (OWN, OWN_RESONANCE) or isinstance(encoding, DynamicNTK):
+        return checkpoint.context
+    return round(checkpoint.context * getattr(encoding, "factor", 1.0))

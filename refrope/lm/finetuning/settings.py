@@ -101,8 +101,8 @@ class FinetuneSettings:
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{WHO}: {name} are {list(values)}, expected at least one, each once")
         for name in self.encodings:
-            if name not in (OWN, OWN_RESONANCE):
-                parse(WHO, name)
+            if name not in (OWN, OWN_RESONANCE) and "length" in parse(WHO, name).options:
+                raise ValueError(f"{WHO}: {name} has a length, expected none: a text's own counts")
         for corpus in self.corpora:
             check_name(WHO, "corpus", corpus, CORPORA)
         check_name(WHO, "trained", self.trained, FROZEN)

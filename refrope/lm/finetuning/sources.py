@@ -21,7 +21,7 @@ from refrope.encodings import RotaryEncoding
 from refrope.files import file_digest, write_json
 from refrope.lm.checkpoint import Checkpoint
 from refrope.lm.finetuning.settings import WHO, FinetuneSettings
-from refrope.lm.huggingface_directory import CONFIG, TOKENIZER
+from refrope.lm.huggingface_directory import CONFIG, GENERATION, TOKENIZER
 from refrope.lm.loading import read_checkpoint
 from refrope.lm.options import first_tokens
 from refrope.lm.training.texts import Texts, read_texts
@@ -43,6 +43,8 @@ class Sources(NamedTuple):
         The model's.
     context : int
         The longest text that it is made for, in tokens.
+    split : str
+        What else decides which tokens texts become: how they are split, and what stands before and between them.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Sources(NamedTuple):
     config: TransformerConfig
     own: RotaryEncoding
     context: int
+    split: str
 
 
 class Encoded(NamedTuple):
@@ -72,7 +75,7 @@ def checkpoint_digest(checkpoint: Checkpoint) -> str:
     if checkpoint.path.is_file():
         return file_digest(checkpoint.path)
     used = {tensor.path for tensor in checkpoint.tensors.values()}
-    used |= {checkpoint.path / name for name in (CONFIG, TOKENIZER)}
+    used |= {path for name in (CONFIG, GENERATION, TOKENIZER) if (path := checkpoint.path / name).exists()}
     said = [[path.name, file_digest(path)] for path in sorted(used)]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
@@ -100,6 +103,7 @@ def sources_of(settings: FinetuneSettings, directory: Path | None = None) -> tup
     sources = Sources(
         *(checkpoint.name, checkpoint_digest(checkpoint), texts.sha256),
         *(checkpoint.config, checkpoint.encoding, checkpoint.context),
+        json.dumps([settings.pre, list(first_tokens(checkpoint)), list(checkpoint.eos[:1])]),
     )
     encoded = None if directory is None else saved_tokens(directory, sources)
     if encoded is None:
@@ -180,7 +184,8 @@ def saved_tokens(directory: Path, sources: Sources) -> Encoded | None:
 
 
 def _tokens_path(directory: Path, sources: Sources) -> Path:
-    return directory / "tokens" / f"{sources.texts[:16]}-{sources.checkpoint[:16]}.npz"
+    split = hashlib.sha256(sources.split.encode()).hexdigest()
+    return directory / "tokens" / f"{sources.texts[:16]}-{sources.checkpoint[:16]}-{split[:8]}.npz"
 
 
 def _arrays(encoded: Encoded) -> dict[str, npt.NDArray[Any]]:
