@@ -1,6 +1,7 @@
 """Results of language models that come with the sources: what tutorials/results/README.md says of them is theirs."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -88,3 +89,21 @@ def test_the_table_of_rounded_wavelengths_is_the_shipped_one():
         assert f"| {label} | {run['kl']:.1e} | {run['change']:+.4f} ± {run['change_error']:.4f} |" in PAGE
     others = [run["kl"] for (kind, index), run in runs.items() if kind == "layer" and index != 1]
     assert max(others) == runs["layer", 16]["kl"] < runs["layer", 1]["kl"]
+
+
+def test_the_table_of_continued_models_is_the_shipped_one():
+    lines = {}
+    for row in sorted(rows_of("lm-finetune"), key=lambda row: row["length"]):
+        when = "after" if row["steps"] else "before"
+        lines.setdefault((row["encoding"], when), []).append(f"{math.exp(row['loss']):.3f}")
+    names = {"none": "its own", "yarn": "YaRN", "resonance-yarn": "Resonance YaRN"}
+    assert len(lines) == 5
+    for (name, when), cells in lines.items():
+        assert f"| {names[name]} | {when} | {' | '.join(cells)} |" in PAGE
+    report = (SHIPPED / "lm-finetune" / "report" / "report.md").read_text(encoding="utf-8")
+    before, after = (
+        report.split(f"| Resonance YaRN - YaRN | {when} |")[1].splitlines()[0].strip(" |").split(" | ")
+        for when in ("before", "after")
+    )
+    assert "above YaRN's by {}, {}, {} and {} nats a token".format(*after) in PAGE
+    assert "Before training it was {}, {}, {} and {}:".format(*(cell.split(" ")[0] for cell in before)) in PAGE
