@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from refrope.encodings import RotaryEncoding
+from refrope.encodings import FoPE, RotaryEncoding, XPos
 from refrope.encodings.base import FloatArray
 from refrope.encodings.names import CLASSES, OPTIONS, flag, options_of, parse, value_of
-from refrope.inspection import load
+from refrope.inspection import load, longest_text
 from refrope.report import format_table, parameters
 
 SAME = 1e-12  # relative: thousands of float64 roundings, far below what any difference of definition makes
 _SHARED = ("head_dim", "base", "rotary_dim", "original_length", "factor", "length")
 _EPILOG = """\
 Options of one of them are written behind its name; those above are for both. Where one is a configuration, it also
-lends the other its head_dim, base, rotary_dim, original_length and factor, unless they are given. A path may carry
+lends the other its head_dim, base, rotary_dim, factor and original_length (else
+its max_position_embeddings), unless they are given. A path may carry
 layer_type and length, as in config.json:layer_type=full_attention,length=65536.
 
 examples:
@@ -64,7 +65,7 @@ def run_compare(options: argparse.Namespace) -> int:
     print(f"\nA: {options.first}\nB: {options.second}")
     parting, largest = compared["first_difference"], compared["largest_difference"]
     if parting is None:
-        print(f"All {first.pairs} pairs are the same (relative difference at most {SAME:g}).")
+        print(f"The frequencies of all {first.pairs} pairs are the same (relative difference at most {SAME:g}).")
     else:
         print(f"They part at pair {parting}; largest relative difference {largest['relative']:.6g}, at pair", end=" ")
         print(f"{largest['pair']}.")
@@ -72,6 +73,8 @@ def run_compare(options: argparse.Namespace) -> int:
         a, b = getattr(first, name), getattr(second, name)
         if a != b:
             print(f"{name.replace('_', ' ').capitalize()}: {a:.6g} and {b:.6g}.")
+    if any(isinstance(one.innermost, XPos | FoPE) for one in (first, second)) and first != second:
+        print("XPos and FoPE are more than frequencies: their tables may differ where these do not.")
     return 0
 
 
@@ -91,6 +94,8 @@ def _encodings(options: argparse.Namespace) -> tuple[RotaryEncoding, RotaryEncod
     lender = next((encoding for encoding in found if encoding is not None), None)
     if lender is not None:
         lent = {key: getattr(lender, key, None) for key in ("head_dim", "base", "rotary_dim", *usual)}
+        if lent["original_length"] is None:  # of a model that scales nothing
+            lent["original_length"] = next(longest_text(one.path) for one in specifications if one.path is not None)
         usual |= {key: value for key, value in lent.items() if value is not None}
     first, second = (
         load("compare", one, {**usual, **shared}) if encoding is None else encoding

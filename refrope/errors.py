@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 
+_LONGEST = 200  # characters of a value in a message
+_FAR = 2**53  # a limit from here on is int64's, and nobody's business below it
+
 
 def describe(value: Any) -> str:
-    """An array as `float32(2, 3)`, anything else as its repr."""
+    """An array as `float32(2, 3)`, anything else as its repr, of which a long one is cut."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{value.shape}"
-    return repr(value)
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({type(value).__name__}, {len(text):,} characters)"
 
 
 def unknown_name(function: str, argument: str, value: object, known: Iterable[str]) -> ValueError:
@@ -36,7 +40,8 @@ def check_integer(function: str, argument: str, value: object, least: int, most:
     """`value` as an int, or an error unless it is a whole number in [least, most]."""
     fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not fits or value < least or (most is not None and value > most):  # type: ignore[operator]
-        wanted = f"an integer >= {least}" if most is None else f"an integer in [{least}, {most}]"
+        far = most is None or (most >= _FAR and not (fits and value > most))  # type: ignore[operator]
+        wanted = f"an integer >= {least}" if far else f"an integer in [{least}, {most}]"
         raise ValueError(f"{function}: {argument} is {value!r}, expected {wanted}")
     return int(value)  # type: ignore[call-overload, no-any-return]
 
@@ -47,7 +52,10 @@ def check_number(
     """`value` as a float, or an error unless it is finite and >= `least` (> `least` with `above`)."""
     fits = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if fits:
-        number = float(value)  # type: ignore[arg-type]
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except OverflowError:  # an integer of more than 308 digits
+            number = math.inf
         fits = math.isfinite(number) and (number > least if above else number >= least)
     if not fits:
         raise ValueError(f"{function}: {argument} is {value!r}, expected {wanted}")

@@ -12,7 +12,7 @@ from refrope.encodings.base import RotaryEncoding
 from refrope.encodings.position_map import PositionMap
 from refrope.errors import check_integer, describe
 from refrope.kernels import parts_at_once, run_parts, single_blas_thread
-from refrope.nn.attending import Rotation, rotation_of
+from refrope.nn.attending import Rotation, check_one_rotation, rotation_of
 from refrope.nn.memory import KVCache
 from refrope.nn.transformer import Transformer
 from refrope.posgen import Dataset, ModelArrays, inputs_and_targets
@@ -189,14 +189,16 @@ def stream_logits(
     Raises
     ------
     ValueError
-        Tokens of another shape or outside the vocabulary, a chunk below 1, a position map.
+        Tokens of another shape or outside the vocabulary, a chunk below 1, a position map, xPos.
     """
     if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or not tokens.size:
         raise ValueError(f"stream_logits: tokens are {describe(tokens)}, expected one text (T,) of at least one token")
     check_integer("stream_logits", "chunk", chunk, 1)
     if isinstance(encoding, PositionMap):
         raise ValueError(f"stream_logits: encoding is the map {encoding.name}, expected a RotaryEncoding or None")
-    encoding = None if encoding is None else encoding.for_length(len(tokens))
+    if encoding is not None:
+        check_one_rotation("stream_logits", encoding)
+        encoding = encoding.for_length(len(tokens))
     cache = KVCache(model.config, batch=1, capacity=len(tokens), dtype=model.dtype)
     for start in range(0, len(tokens), chunk):
         piece = tokens[None, start : start + chunk]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,7 +30,7 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     OSError
         The disk is full, the directory gone or read-only: `path` is as it was before.
     """
-    _write(path, lambda file: file.write(data), lambda _: path, durable)
+    write_streamed(path, lambda file: file.write(data), durable=durable)
 
 
 def check_file_place(option: str, path: Path) -> None:
@@ -47,19 +48,41 @@ def check_file_place(option: str, path: Path) -> None:
     """
     if path.is_dir():
         raise ValueError(f"{option} {path} is a directory, expected a file")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{option} {path} cannot be written: {path.parent} is no directory that can be")
+    shown, path = path, _target(path)
+    if _is_special(path):
+        if not os.access(path, os.W_OK):
+            raise ValueError(f"{option} {shown} cannot be written")
+    elif not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{option} {shown} cannot be written: {path.parent} is no directory that can be")
 
 
-def write_streamed(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_streamed(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
     """`write_bytes` of what `write` writes to a file, without holding it in memory.
+
+    Where `path` is a link, the file that it leads to is written; a device or a pipe takes the bytes as they come. A
+    file that is there keeps its permissions.
 
     Raises
     ------
     OSError
         As `write_bytes`.
     """
-    _write(path, write, lambda _: path, True)
+    path = _target(path)
+    if _is_special(path):
+        with path.open("wb") as file:
+            write(file)
+    else:
+        _write(path, write, lambda _: path, durable)
+
+
+def _target(path: Path) -> Path:
+    """Where links lead; the path as it is where there are none, which messages show."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def _is_special(path: Path) -> bool:
+    """A device, a pipe or a socket: nothing that a file of another name could take the place of."""
+    return path.exists() and not path.is_file()
 
 
 def write_named_by_digest(directory: Path, write: Callable[[BinaryIO], object], name: Callable[[str], str]) -> Path:
@@ -104,6 +127,8 @@ def _write(near: Path, write: Callable[[BinaryIO], object], place: Callable[[Pat
             if durable:
                 os.fsync(file.fileno())
         path = place(temporary)
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from refrope.analysis import (
 )
 from refrope.encodings import Resonance, RotaryEncoding
 from refrope.encodings.huggingface import HuggingFaceWarning
-from refrope.encodings.huggingface_fields import read_config
+from refrope.encodings.huggingface_fields import ALIASES, read_config
 from refrope.encodings.names import CLASSES, NAMES, OPTIONS, Specification, encoding_from, flag, parse, value_of
 from refrope.errors import check_integer, check_name
 from refrope.files import check_file_place
@@ -32,6 +32,8 @@ from refrope.report import format_table, parameters
 
 _TRAIN_LENGTH = 64
 _TEST_TO_TRAIN = 4  # how much longer tests are, where nobody says
+LONGEST = 2**62  # tokens: half of what int64 positions reach
+_FLAGS = [key for key in OPTIONS if key != "train_length"]  # --train-length is that of all methods here
 _EPILOG = f"""\
 A name may carry options, as in yarn:factor=8,ramp=turns. With a configuration, L is the original length that it names,
 else its max_position_embeddings; L' is max_position_embeddings where that is more than L. The feature gap is always
@@ -82,8 +84,8 @@ def add_command(commands: Any) -> None:
     add("--heads", type=int, metavar="N", help="of biases and absolute positions (default 2)")
     add("--seed", type=int, metavar="N", help="of weights that are learned (default that of posgen)")
     group = parser.add_argument_group("options of the encoding", "with a configuration only --length")
-    for key, option in OPTIONS.items():
-        group.add_argument(flag(key), dest=key, metavar="X", help=option.about)
+    for key in _FLAGS:
+        group.add_argument(flag(key), dest=key, metavar="X", help=OPTIONS[key].about)
     parser.set_defaults(run=run_inspect)
 
 
@@ -127,7 +129,7 @@ def _method(options: argparse.Namespace) -> str | None:
 
 
 def _run_method(name: str, options: argparse.Namespace) -> int:
-    given = [key for key in (*OPTIONS, "heads", "seed", "layer_type") if getattr(options, key) is not None]
+    given = [key for key in (*_FLAGS, "heads", "seed", "layer_type") if getattr(options, key) is not None]
     if name not in inspect_axes.NAMES_HERE and (error := inspect_methods.refused(name, given)) is not None:
         raise error
     values = {key: getattr(options, key) for key in given}
@@ -150,7 +152,7 @@ def load(who: str, specification: Specification, defaults: Mapping[str, Any]) ->
 
 def _specification(options: argparse.Namespace) -> Specification:
     """What the arguments say: a name and options, or a configuration."""
-    given = {key: getattr(options, key) for key in OPTIONS if getattr(options, key) is not None}
+    given = {key: getattr(options, key) for key in _FLAGS if getattr(options, key) is not None}
     values = {key: value_of("inspect", key, text) for key, text in given.items()}
     if options.huggingface is not None:
         if options.encoding is not None:
@@ -177,14 +179,21 @@ def _lengths(options: argparse.Namespace, specification: Specification) -> tuple
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", HuggingFaceWarning)
             inner = encoding_from("inspect", specification, {})
-        longest = read_config(specification.path).get("max_position_embeddings")
-        longest = int(longest) if isinstance(longest, (int, float)) and 1 <= longest < 2**53 else _TRAIN_LENGTH
+        longest = longest_text(specification.path) or _TRAIN_LENGTH
         train = getattr(inner, "original_length", longest) if train is None else train
         if test is None and longest > train:
             test = longest
-    train = check_integer("inspect", "train_length", _TRAIN_LENGTH if train is None else train, 1)
-    test = check_integer("inspect", "test_length", _TEST_TO_TRAIN * train if test is None else test, train + 1)
+    train = check_integer("inspect", "train_length", _TRAIN_LENGTH if train is None else train, 1, LONGEST // 4)
+    test = _TEST_TO_TRAIN * train if test is None else test
+    test = check_integer("inspect", "test_length", test, train + 1, LONGEST)
     return train, test
+
+
+def longest_text(path: Path) -> int | None:
+    """What a configuration says of the longest text that its model is made for, in tokens; None where it is silent."""
+    config = read_config(path)
+    found = next((config[name] for name in ALIASES["max_position_embeddings"] if config.get(name) is not None), None)
+    return int(found) if isinstance(found, (int, float)) and 1 <= found < 2**53 else None
 
 
 # ---- what there is to say of an encoding ----

@@ -188,5 +188,5 @@ def pairs(rows: list[dict[str, Any]], encoding: RotaryEncoding, train: int, test
             axes.axvspan(j - 0.5, j + 0.5, color="0.92", linewidth=0, zorder=0)
         axes.set_xlim(-0.5, len(rows) - 0.5)
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, format=path.suffix[1:] or "png")
     plt.close(figure)

@@ -67,7 +67,7 @@ def by_distance(shown: list[ByDistance], path: Path) -> None:
         if last:
             bottom.set_xlabel("distance (tokens)")
     _key(figure.add_subplot(grid[len(shown) // columns, len(shown) % columns]), shown)
-    figure.savefig(path, dpi=130, bbox_inches="tight", pad_inches=0.12)
+    figure.savefig(path, dpi=130, format=path.suffix[1:] or "png", bbox_inches="tight", pad_inches=0.12)
 
 
 def _range(one: ByDistance) -> tuple[float, float]:

@@ -45,10 +45,14 @@ def as_positions(positions: npt.ArrayLike, *, integers_only: bool = False) -> np
 
 def table_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     """`dtype` as NumPy's; ValueError unless tables may have it."""
-    kind = np.dtype(dtype)
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:  # such as "bfloat16", which is none of NumPy's
+        kind = None
     if kind not in TABLE_DTYPES:
-        raise ValueError(f"cos_sin: dtype is {kind}, expected float64, float32 or float16")
-    return kind
+        shown = dtype if kind is None else kind
+        raise ValueError(f"cos_sin: dtype is {shown}, expected float64, float32 or float16")
+    return np.dtype(dtype)
 
 
 def cos_sin(
@@ -153,6 +157,11 @@ class PeriodTables:
             raise ValueError(f"PeriodTables: pair {pair} has {place}, expected at least 1 within {len(self.cos)}")
         for array in (self.cos, self.sin, self.starts, self.periods):
             array.setflags(write=False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copies and pickles of read-only arrays can be written to, unless that is said again."""
+        self.__dict__.update(state)
+        self.__post_init__()
 
 
 def period_tables(

@@ -45,7 +45,7 @@ def test_llama3_is_yarn_without_its_temperature(capsys):
     arguments = ["llama3:base=10000", "yarn:ramp=turns,beta_fast=4", "--factor", "8", "--original-length", "8192"]
     assert cli.main(["compare", *arguments]) == 0
     said = capsys.readouterr().out
-    assert "All 32 pairs are the same (relative difference at most 1e-12)." in said
+    assert "The frequencies of all 32 pairs are the same (relative difference at most 1e-12)." in said
     assert "Attention factor: 1 and 1.20794." in said
     assert compare_json(capsys, *arguments)["first_difference"] is None
 
@@ -128,3 +128,26 @@ def test_bad_input_is_one_clear_line_and_status_2(arguments, words, config, tmp_
     assert said.err.startswith("refrope: ")
     assert said.err.count("\n") == 1
     assert said.out == ""
+
+
+@pytest.mark.parametrize("others", [("rope", "xpos"), ("fope", "fope:padding=ones")])
+def test_tables_may_differ_where_frequencies_do_not(capsys, others):
+    assert cli.main(["compare", *others]) == 0
+    said = capsys.readouterr().out
+    assert "The frequencies of all 32 pairs are the same" in said
+    assert "their tables may differ where these do not" in said
+    assert cli.main(["compare", others[1], others[1]]) == 0
+    assert "may differ" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["max_position_embeddings", "n_positions"])
+def test_a_configuration_that_scales_nothing_lends_the_length_of_its_texts(capsys, tmp_path, name):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"head_dim": 32, name: 2048}))
+    found = compare_json(capsys, str(path), "resonance-yarn")
+    assert found["parameters"]["b"]["encoding"]["original_length"] == 2048
+
+
+def test_fopes_training_length_is_an_option(capsys):
+    found = compare_json(capsys, "fope:train_length=4096", "fope")
+    assert [found["parameters"][side]["train_length"] for side in "ab"] == [4096, 64]

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,3 +183,29 @@ def test_what_is_no_archive_is_refused():
     for data in (b"", b"PK", checkpoint.pack(ARRAYS, ABOUT)[:-30]):
         with pytest.raises(ValueError, match="no checkpoint"):
             checkpoint.unpack(data)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links, pipes and permissions of POSIX")
+def test_links_pipes_and_permissions_stay_what_they_are(tmp_path):
+    target, link, pipe = (tmp_path / name for name in ("target", "link", "pipe"))
+    target.write_text("old")
+    target.chmod(0o640)
+    link.symlink_to("target")
+    check_file_place("explore: --out", link)
+    write_bytes(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert target.stat().st_mode & 0o777 == 0o640
+    os.mkfifo(pipe)
+    check_file_place("explore: --out", pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_bytes(pipe, b"through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    check_file_place("explore: --out", Path(os.devnull))
+    (tmp_path / "lost").symlink_to("none/file")
+    with pytest.raises(ValueError, match=r"lost cannot be written: .*none is no directory"):
+        check_file_place("explore: --out", tmp_path / "lost")

@@ -332,3 +332,26 @@ def test_the_texts_of_numbers_round_trip():
     for value in np.nextafter([4.0, 1e-3, 1e5], np.inf):
         specification = parse("test", f"yarn:beta_slow={float(value)!r},beta_fast=1e9")
         assert specification.options["beta_slow"] == value
+
+
+def test_a_configuration_may_call_its_longest_text_otherwise(capsys, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"head_dim": 32, "n_positions": 2048}))
+    assert cli.main(["inspect", "--huggingface", str(path)]) == 0
+    assert "from 2048 to 8192 tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["resonance-rope", "--train-length", str(2**63)], ["rope", "--test-length", "9" * 400]]
+)
+def test_lengths_beyond_positions_are_refused(capsys, arguments):
+    assert cli.main(["inspect", *arguments]) == 2
+    assert "_length is " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["rope", "alibi"])
+def test_a_figure_has_the_name_that_was_asked_for(capsys, tmp_path, name):
+    pytest.importorskip("matplotlib")
+    assert cli.main(["inspect", name, "--plot", str(tmp_path / "figure")]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["figure"]
+    assert (tmp_path / "figure").read_bytes().startswith(b"\x89PNG")

@@ -340,3 +340,9 @@ def test_a_module_that_ends_python_is_an_error_and_not_the_end(here, capsys):
     (here / "ends.py").write_text("import sys\nsys.exit(0)\n")
     assert cli.main(["posgen", "--encodings", "ends.py:x", "--out", "out"]) == 2
     assert "ends.py cannot be imported: SystemExit: 0" in capsys.readouterr().err
+
+
+def test_an_encoding_with_two_rotations_is_refused(capsys, tmp_path):
+    arguments = ["--tasks", "cot", "--encodings", "refrope:XPos", "--out", str(tmp_path / "out"), *QUICK]
+    assert cli.main(["posgen", *arguments]) == 2
+    assert "XPos turns queries and keys differently" in capsys.readouterr().err

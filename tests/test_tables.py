@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import EDGE_POSITIONS, INT64_MAX, encodings, int64_positions, resonances, scaled
 
-from refrope import Resonance, RoPE, YaRN
+from refrope import LinearPI, Resonance, RoPE, YaRN, critical_pair, rotate
 from refrope.tables import (
     PeriodTables,
     as_positions,
@@ -243,3 +243,22 @@ def test_tables_are_float32_and_of_amplitude_1_unless_asked_otherwise():
     assert periodic_cos_sin(periods, 0)[0].max() == 1
     assert period_tables(periods).cos.dtype == np.float32
     assert period_tables(periods).cos.max() == 1
+
+
+def test_a_dtype_that_numpy_does_not_know_is_a_value_error():
+    with pytest.raises(ValueError, match="cos_sin: dtype is bfloat16, expected float64, float32 or float16"):
+        RoPE(8).cos_sin([1], "bfloat16")
+
+
+def test_long_values_are_cut_in_messages():
+    with pytest.raises(ValueError, match=r"\(list, 1\d\d,\d{3} characters\)") as caught:
+        rotate(np.ones((512, 64)).tolist(), *RoPE(64).cos_sin(np.arange(512)))
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("make", [RoPE, LinearPI, lambda d, base: LinearPI(d, factor=base)])
+def test_integers_beyond_floats_are_a_value_error(make):
+    with pytest.raises(ValueError, match="expected a finite number"):
+        make(8, 10**400)
+    with pytest.raises(ValueError, match="critical_pair: length is 1000"):
+        critical_pair(RoPE(8), 10**400)

@@ -1,12 +1,15 @@
 """The whole model: gradients, causality, backends, memory."""
 
+import copy
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import BACKENDS
 
-from refrope import Resonance, RoPE, Transformer, TransformerConfig
+from refrope import Resonance, RoPE, Transformer, TransformerConfig, XPos
+from refrope.evaluate import stream_logits
 from refrope.methods import Lengths, configuration_of, encoding_of
 from refrope.nn import layers
 from refrope.nn.attending import rotation_of
@@ -241,3 +244,35 @@ def test_wrong_calls_are_explained(call, words):
     model = Transformer(SMALL, seed=1, backend="numpy", dtype=np.float64)
     with pytest.raises(ValueError, match=words):
         call(model)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_is_a_whole_model(backend, again):
+    model = Transformer(SMALL, seed=1, backend=backend, dtype=np.float64)
+    logits = model.forward(tokens(), tables(), keep=True).copy()
+    assert len(model.replicas(2)) == 2
+    other = again(model)
+    assert np.array_equal(other.forward(tokens(), tables()), logits)
+    assert all(np.shares_memory(weight, other.flat_params) for weight in other.params.values())
+    assert np.shares_memory(other.flat_params, model.flat_params) == (again is copy.copy)
+    other.flat_params *= 0.5
+    assert not np.allclose(other.forward(tokens(), tables()), logits)
+    if again is not copy.copy:
+        assert np.array_equal(model.forward(tokens(), tables()), logits)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_sequences_are_an_error_and_no_tokens_are_none(backend):
+    model = Transformer(SMALL, seed=1, backend=backend, dtype=np.float64)
+    with pytest.raises(ValueError, match=r"tokens are int64\(0, 7\), expected integers \(B, T\), B >= 1"):
+        model.forward(np.zeros((0, 7), np.int64), tables())
+    assert model.forward(np.zeros((2, 0), np.int64), tables(0)).shape == (2, 0, 11)
+
+
+def test_an_encoding_with_two_rotations_is_refused():
+    for encoding in (XPos(6), Resonance(XPos(6))):
+        with pytest.raises(ValueError, match=r"rotation_of: .* turns queries and keys differently"):
+            rotation_of(encoding, 7, np.float64)
+        with pytest.raises(ValueError, match=r"stream_logits: .* turns queries and keys differently"):
+            next(stream_logits(Transformer(SMALL, seed=1), encoding, np.arange(5)))

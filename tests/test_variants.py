@@ -605,6 +605,9 @@ def test_encodings_are_values(encoding):
     assert hash(same) == hash(encoding)
     assert dataclasses.replace(encoding) == encoding
     assert pickle.loads(pickle.dumps(encoding)) == encoding
+    assert not encoding.inv_freq.flags.writeable
+    for again in (copy.deepcopy(encoding), pickle.loads(pickle.dumps(encoding))):
+        assert not again.inv_freq.flags.writeable
     assert Resonance(encoding) != encoding
     if not isinstance(encoding, FoPE) and "FoPE" not in repr(encoding):  # whose matrices are not shown
         assert eval(repr(encoding)) == encoding

@@ -104,6 +104,13 @@ class RotaryEncoding:
                     f"{self.name}: rotary_dim is {self.rotary_dim}, expected at most head_dim = {self.head_dim}"
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is cached, which a copy works out again: copied arrays could be written to."""
+        cached = {
+            name for kind in type(self).__mro__ for name, it in vars(kind).items() if isinstance(it, cached_property)
+        }
+        return {name: value for name, value in self.__dict__.items() if name not in cached}
+
     def _check_even(self, argument: str, value: object) -> None:
         if check_integer(self.name, argument, value, 2) % 2:
             raise ValueError(f"{self.name}: {argument} is {value}, expected an even number: features turn in pairs")

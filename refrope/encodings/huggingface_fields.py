@@ -21,7 +21,7 @@ LARGEST_FILE = 10_000_000  # bytes; the config.json of a published model has a f
 DEEPEST_NESTING = 64
 _LARGEST_INTEGER = 2**63 - 1
 
-_ALIASES = {
+ALIASES = {
     "rope_theta": ("rope_theta", "rotary_emb_base", "global_rope_theta"),
     "partial_rotary_factor": ("partial_rotary_factor", "rotary_pct"),
     "hidden_size": ("hidden_size", "n_embd"),
@@ -163,7 +163,7 @@ class Layer:
 
     def top(self, name: str) -> Any:
         """The top-level field `name`, by any of its names; None where it is missing or null."""
-        return next((self.fields[n] for n in _ALIASES.get(name, (name,)) if self.fields.get(n) is not None), None)
+        return next((self.fields[n] for n in ALIASES.get(name, (name,)) if self.fields.get(n) is not None), None)
 
     def integer(self, name: str) -> int | None:
         """The top-level field `name`, an integer >= 1; None where it is missing or null."""

@@ -99,6 +99,7 @@ OPTIONS: dict[str, Option] = {
     "scale_base": Option(_number, "xpos, in tokens (default 512)"),
     "centre": Option(_number, "xpos: position of amplitude 1 (default 0)"),
     "padding": Option(str, "fope: identity (default) or ones"),
+    "train_length": Option(int, "fope: in tokens (default that of training)"),
     "proportion": Option(_number, "proportional: share of the pairs that turn (default 1)"),
     "rounding": Option(str, f"resonance-...: {' or '.join(ROUNDINGS)} scaling (default after)"),
     "length": Option(int, "take the form in force for a sequence of X tokens (dynamic-ntk, longrope)"),
@@ -202,7 +203,7 @@ def _named(who: str, name: str, options: dict[str, Any], defaults: Mapping[str, 
         usual.pop("factor", None)  # 1: p-RoPE is not a scaling by itself
     arguments = {key: value for key, value in {**usual, **options}.items() if key in known and key != "rounding"}
     if kind is FoPE and "original_length" in usual:
-        arguments["train_length"] = usual["original_length"]
+        arguments.setdefault("train_length", usual["original_length"])
     if kind is LongRoPE:
         pairs = (arguments.get("rotary_dim") or arguments["head_dim"]) // 2
         for key in ("short_factor", "long_factor"):

@@ -32,7 +32,7 @@ class Resonance(AroundEncoding):
     Parameters
     ----------
     encoding : RotaryEncoding
-        Any of them; Resonance of a Resonance changes nothing.
+        Any of them. In dialect "after", Resonance of what has whole wavelengths already changes nothing.
     dialect : {"after", "before"}
         "after" (default) rounds the wavelengths that `encoding` has after its scaling. Only so are those in use whole,
         which is what the theorem needs; the authors' code does it for YaRN. "before" rounds plain RoPE's and then

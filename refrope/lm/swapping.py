@@ -182,7 +182,7 @@ def with_softmax_factor(model: Transformer, factor: float) -> Transformer:
     scale = 1 / math.sqrt(model.config.head_dim) if scale is None else scale
     other = copy.copy(model)
     other.config = replace(model.config, softmax_scale=scale * factor)
-    other._replicas, other._saved, other.grads = [other], {}, {}
+    other.buffers, other.params = model.buffers, model.params
     return other
 
 

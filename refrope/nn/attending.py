@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from refrope.encodings.base import RotaryEncoding
 from refrope.encodings.position_map import PassTables, PositionMap
+from refrope.encodings.xpos import XPos
 from refrope.errors import describe
 from refrope.nn.attention import distance_bias, grouped, ungrouped
 from refrope.nn.biases import Bias
@@ -304,6 +305,12 @@ def check_positions(function: str, positions: Array | None, length: int, start: 
     return positions.astype(np.int64), bool((np.diff(positions) == 1).all())
 
 
+def check_one_rotation(who: str, encoding: RotaryEncoding | PositionMap) -> None:
+    """Raise for xPos, whose queries and keys have tables of their own: models have one pair for both."""
+    if isinstance(encoding, RotaryEncoding) and isinstance(encoding.innermost, XPos):
+        raise ValueError(f"{who}: {encoding.name} turns queries and keys differently, expected one rotation for both")
+
+
 def rotation_of(
     encoding: RotaryEncoding | PositionMap | None, length: int, dtype: npt.DTypeLike, positions: Array | None = None
 ) -> Rotation:
@@ -322,10 +329,11 @@ def rotation_of(
     Raises
     ------
     ValueError
-        Positions and a map.
+        Positions and a map; an encoding that turns queries and keys differently.
     """
     if encoding is None:
         return None
+    check_one_rotation("rotation_of", encoding)
     if isinstance(encoding, PositionMap):
         if positions is not None:
             raise ValueError(f"rotation_of: positions and the map {encoding.name}, expected a map of 0 to {length - 1}")

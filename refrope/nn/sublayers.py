@@ -43,6 +43,14 @@ class Sublayers:
                 f"layers.{i}.{s}" for s in ("attention.weights", "attention.out", "feed_forward.in", "feed_forward.out")
             ]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle needs: the weights once. Buffers and what a call has saved are not part of it."""
+        return {"config": self.config, "backend": self.backend, "flat_params": self.flat_params}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A model of its own, whose `params` are views into its `flat_params` again."""
+        Sublayers.__init__(self, state["config"], state["flat_params"], state["backend"])
+
     def _site_seed(self, site: str) -> int:
         return dropout_module.site_seed(self._saved["seed"], self._sites.index(site))
 

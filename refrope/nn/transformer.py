@@ -22,7 +22,7 @@ from refrope.nn.backends import operations
 from refrope.nn.configuration import TransformerConfig, initial_weights
 from refrope.nn.decoding import Decoding
 from refrope.nn.feed_forward import FeedForward
-from refrope.nn.memory import Buffers, KVCache
+from refrope.nn.memory import KVCache
 from refrope.nn.place_bias import PlaceBias
 from refrope.nn.self_attention import SelfAttention
 
@@ -69,10 +69,14 @@ class Transformer(SelfAttention, FeedForward):
         """
         while len(self._replicas) < count:
             other = copy.copy(self)
-            other.buffers, other.grads, other._saved, other._decoding = Buffers(self.dtype), {}, {}, None
-            other._replicas = [other]
+            other.params = self.params  # the very arrays, whichever they are by now
             self._replicas.append(other)
         return self._replicas[:count]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See `Sublayers`."""
+        super().__setstate__(state)
+        self._replicas, self._decoding = [self], None
 
     # ---- the whole model ----
 
@@ -92,7 +96,7 @@ class Transformer(SelfAttention, FeedForward):
 
         Parameters
         ----------
-        tokens : (B, T) integers in [0, vocabulary)
+        tokens : (B, T) integers in [0, vocabulary), B >= 1
         tables : cos, sin, each (T, r/2) of the model's dtype; or the passes of a position map; or None
             Which encoding the positions have is decided here, by the caller, at every call. Tables (B, T, r/2) give
             each sequence positions of its own. None turns nothing. `ByLayer` says which layer has which of these.
@@ -248,8 +252,8 @@ class Transformer(SelfAttention, FeedForward):
         return "embedding" if self.config.tied else "head"
 
     def _check_tokens(self, tokens: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        if not isinstance(tokens, np.ndarray) or tokens.ndim != 2 or tokens.dtype.kind not in "iu":
-            raise ValueError(f"Transformer.forward: tokens are {describe(tokens)}, expected integers (B, T)")
+        if not isinstance(tokens, np.ndarray) or tokens.ndim != 2 or tokens.dtype.kind not in "iu" or not len(tokens):
+            raise ValueError(f"Transformer.forward: tokens are {describe(tokens)}, expected integers (B, T), B >= 1")
         if tokens.size and not (tokens.min() >= 0 and tokens.max() < self.config.vocabulary):
             worst = tokens.min() if tokens.min() < 0 else tokens.max()
             raise ValueError(
