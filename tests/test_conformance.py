@@ -318,6 +318,22 @@ def test_a_factory_may_leave_variants_out():
     assert 0 < len(list(check_vectors(make, ["rope", "yarn"]))) < len(vectors.load("rope")["groups"])
 
 
+def test_a_factory_that_raises_is_reported_as_a_function_that_does():
+    def make(parameters):
+        raise RuntimeError("bad params") if parameters["head_dim"] == 64 else SystemExit(3)
+
+    groups = dict(check_vectors(make, ["xpos"], kind="tables"))
+    assert len(groups) > 5
+    assert not any(report.passed for report in groups.values())
+    said = {report.problems["raises"].rpartition("the factory raises ")[2] for report in groups.values()}
+    assert said == {"RuntimeError: bad params", "SystemExit: 3"}
+
+
+def test_vectors_without_encodings_are_no_setting_to_check():
+    with pytest.raises(ValueError, match="check_vectors: unknown name 'posgen'"):
+        list(check_vectors(lambda parameters: None, ["posgen"]))
+
+
 # ---- tables and frequencies ----
 
 
@@ -381,6 +397,20 @@ def test_frequencies_are_compared_and_their_mistakes_named(returned, declared, w
     assert [mistake.name for mistake in report.mistakes] == wanted
     assert report.passed == (not wanted)
     assert report.kind == "inv_freq"
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (1.2773, "multiplied by 1.2773 where 1.27726 was declared"),
+        (1.27728, "multiplied by 1.27728 where 1.27726 was declared"),
+        (1.3, "multiplied by 1.3 where 1.2773 was declared"),
+    ],
+)
+def test_an_amplitude_is_shown_with_the_digits_that_tell_it_from_the_declared_one(factor, said):
+    (mistake,) = check(rotation(YARN_FREQUENCIES, factor), YARN).mistakes
+    assert mistake.name == "amplitude"
+    assert said in mistake.words
 
 
 def test_an_unknown_mistake_is_described_and_not_guessed():

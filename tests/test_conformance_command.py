@@ -46,7 +46,18 @@ def make(parameters):
     if parameters["variant"] != "rope" or parameters["rotary_dim"] not in (None, parameters["head_dim"]):
         raise NotImplementedError
     return rotation(frequencies(parameters["head_dim"], parameters["base"]))
+
+def offers_nothing(parameters):
+    raise NotImplementedError
+
+def stumbles(parameters):
+    if parameters["variant"] == "yarn":
+        raise RuntimeError("bad params")
+    return make(parameters)
 """
+
+# A field that its rope_type ignores.
+CONFIG = '{"head_dim": 64, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "beta_fast": 32}}'
 
 
 @pytest.fixture
@@ -134,6 +145,32 @@ def test_all_vectors_of_a_variant_run_through_a_factory(here, capsys):
     assert "mine:make yarn-" not in said
 
 
+def test_a_factory_that_raises_is_a_report_and_the_other_groups_are_checked(here, capfd):
+    assert run("mine:stumbles", "--vectors", "yarn,rope") == 1
+    said = capfd.readouterr()
+    assert said.err == ""
+    yarn, rope = said.out[: said.out.index("rope-")], said.out[said.out.index("rope-") :]
+    assert yarn.count("FAIL") == yarn.count("Problem (raises): the factory raises RuntimeError: bad params.") > 5
+    assert rope.count("PASS") > 5
+    assert "FAIL" not in rope
+
+
+def test_help_lists_the_vectors_that_can_be_checked(capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    said = capsys.readouterr().out
+    assert "xpos" in said
+    assert "posgen" not in said
+
+
+def test_a_warning_about_the_configuration_is_one_line_for_all_targets(here, capfd):
+    (here / "config.json").write_text(CONFIG)
+    assert run("mine:good", "mine:good", "--encoding", "config.json") == 0
+    said = capfd.readouterr()
+    assert said.out.count("PASS") == 2
+    assert said.err == "refrope: config.json: ignored by rope_type 'default': beta_fast\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -146,6 +183,9 @@ def test_all_vectors_of_a_variant_run_through_a_factory(here, capsys):
         (["mine:good", "--encoding", "rop"], "unknown encoding 'rop'"),
         (["mine:good", "--encoding", "rope", "--layout", "neox"], "unknown layout 'neox'"),
         (["mine:make", "--vectors", "yarm"], "unknown vectors 'yarm'"),
+        (["mine:make", "--vectors", "posgen"], "unknown vectors 'posgen'"),
+        (["mine:make", "--vectors", ","], "check: --vectors is ',', expected names such as rope,yarn, or all"),
+        (["mine:offers_nothing", "--vectors", "rope"], "check: mine:offers_nothing: no group was checked, expected"),
     ],
 )
 def test_bad_usage_gives_status_2_and_one_line(here, capsys, arguments, said):
@@ -183,12 +223,14 @@ def test_configured_lines_are_tests(here):
         "    mine:bad --encoding rope\n"
         "    mine:bad --encoding rope --layout interleaved\n"
         "    mine:good --coding rope\n"
+        "    mine:offers_nothing --vectors rope\n"
     )
     (here / "test_other.py").write_text("def test_other():\n    assert True\n")
     done = pytest_in(here, *PLUGIN)
-    assert "2 failed, 3 passed" in done.stdout, done.stdout
+    assert "3 failed, 3 passed" in done.stdout, done.stdout
     assert "It looks like: the layout is interleaved" in done.stdout
     assert "refrope_check: " in done.stdout  # the line with the misspelt option
+    assert "check: mine:offers_nothing: no group was checked" in done.stdout
     assert "Traceback" not in done.stdout
     only = pytest_in(here, *PLUGIN, "test_other.py")
     assert "1 passed" in only.stdout

@@ -147,6 +147,13 @@ def amplitudes(encoding: RotaryEncoding, measured: float | None) -> list[Change]
             Change("amplitude-sin-only", words.format("sin"), lambda z, own: z.real + 1j * own * z.imag),
         ]
     if measured is not None:
-        words = f"tables multiplied by {measured:.5g} where {a:.5g} was declared"
+        shown, wanted = _told_apart(measured, a)
+        words = f"tables multiplied by {shown} where {wanted} was declared"
         found.append(Change("amplitude", words, lambda z, own: z * measured, likely=False))
     return found
+
+
+def _told_apart(one: float, other: float) -> tuple[str, str]:
+    """Both numbers with five digits, or as many more as make their texts differ; 17 do for any two."""
+    texts = [(f"{one:.{digits}g}", f"{other:.{digits}g}") for digits in range(5, 18)]
+    return next((pair for pair in texts if pair[0] != pair[1]), texts[0])

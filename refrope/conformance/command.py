@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
-from refrope import vectors
 from refrope.conformance.calling import ARRAYS, DTYPES
 from refrope.conformance.checking import AXES, KINDS, MAX_POSITION, TIME_LIMIT, as_encoding
+from refrope.conformance.factories import NAMES
 from refrope.conformance.running import check_apart
+from refrope.encodings import RotaryEncoding
+from refrope.encodings.huggingface import HuggingFaceWarning
+from refrope.encodings.names import parse
 from refrope.errors import check_name, comma_list
 from refrope.files import check_file_place
 from refrope.report import write_json
@@ -21,7 +25,7 @@ _EPILOG = """\
 A function is one of: (x, positions) -> rotated x; (positions) -> (cos, sin), or one complex array; () -> inv_freq, or
 (inv_freq, attention factor). It may take and return arrays of NumPy, PyTorch, JAX or MLX, and runs in a process of its
 own. With --vectors the function is called with the parameters of every group of refrope's test vectors (a dict) and
-returns the function to check; where it raises NotImplementedError the group is left out.
+returns the function to check; where it raises NotImplementedError the group is left out, though not every group may be.
 
 examples:
   refrope check mypackage.rope:apply --encoding rope:head_dim=128,base=500000 --axes BHTD
@@ -37,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("targets", nargs="+", metavar="MODULE:FUNCTION", help="what to check; also path/to/file.py:function")
     add("--encoding", metavar="NAME", help="what it is declared to be: a name with options, or a config.json")
-    add("--vectors", metavar="A,B", help=f"groups of {', '.join(vectors.NAMES)}; or all")
+    add("--vectors", metavar="A,B", help=f"groups of {', '.join(NAMES)}; or all")
     add("--kind", default="auto", metavar="K", help=f"auto (default: by its arguments), {', '.join(KINDS)}")
     add("--layout", default="half", metavar="L", help=f"{', '.join(LAYOUTS)} or any (default half)")
     add("--suffix", action="store_true", help="the last features turn, where not all do")
@@ -85,6 +89,7 @@ def outcomes(options: argparse.Namespace) -> Any:
     """Every target's outcomes, as they come."""
     if (options.encoding is None) == (options.vectors is None):
         raise ValueError("check: expected either --encoding or --vectors")
+    declared: RotaryEncoding | None = None
     layout = None if options.layout == "any" else options.layout
     what = {
         "layout": layout,
@@ -95,12 +100,31 @@ def outcomes(options: argparse.Namespace) -> Any:
         "time_limit": options.time_limit,
     }
     if options.vectors is not None:
-        names = list(vectors.NAMES) if options.vectors == "all" else comma_list(options.vectors)
+        names = list(NAMES) if options.vectors == "all" else comma_list(options.vectors)
+        if not names:
+            raise ValueError(f"check: --vectors is {options.vectors!r}, expected names such as rope,yarn, or all")
         for name in names:
-            check_name("check", "vectors", name, vectors.NAMES)
-        what["vectors"] = [name for name in names if name != "posgen"]
+            check_name("check", "vectors", name, NAMES)
+        what["vectors"] = names
     else:
-        as_encoding(options.encoding)  # an error here is one of usage, before anything is started
+        declared = _declared(options.encoding)  # an error here is one of usage, before anything is started
         what |= {"kind": options.kind, "suffix": options.suffix, "role": options.role}
     for target in options.targets:
-        yield from check_apart(target, options.encoding or "", what)
+        found = check_apart(target, declared, what)
+        if not found:
+            raise ValueError(
+                f"check: {target}: no group was checked, expected a function for at least one group of "
+                f"{', '.join(what['vectors'])} (it raises NotImplementedError for each)"
+            )
+        yield from found
+
+
+def _declared(text: str) -> RotaryEncoding:
+    """The encoding that --encoding names; warnings about a configuration go to standard error, a line each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", HuggingFaceWarning)
+        encoding = as_encoding(text)
+    for warning in caught:
+        said = " ".join(str(warning.message).split())
+        print(f"refrope: {parse('check', text).path}: {said}", file=sys.stderr)
+    return encoding

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+from refrope.encodings import RotaryEncoding
 from refrope.importing import find
 from refrope.workers import end_with_parent
 
@@ -44,12 +45,13 @@ def find_function(target: str) -> Callable[..., Any]:
     return result
 
 
-def check_apart(target: str, encoding: str, options: Mapping[str, Any]) -> list[Outcome]:
+def check_apart(target: str, encoding: RotaryEncoding | None, options: Mapping[str, Any]) -> list[Outcome]:
     """`refrope.conformance.check` of a target, in a new process.
 
     Parameters
     ----------
-    target, encoding : str
+    target : str
+    encoding : RotaryEncoding, or None with "vectors"
     options : mapping
         Of `check`. With "vectors", a list of names of vector files, the target is called with the parameters of each
         group and returns the function to check.
@@ -98,7 +100,7 @@ def _ending(code: int | None) -> str:
     return f"status {code}"
 
 
-def _work(results: Connection, target: str, encoding: str, options: dict[str, Any]) -> None:
+def _work(results: Connection, target: str, encoding: RotaryEncoding | None, options: dict[str, Any]) -> None:
     """What the new process does: send an ("outcome", Outcome) for each report, then ("end", None).
 
     Around each call of the function go ("calls", None) and ("called", None).
@@ -122,6 +124,7 @@ def _work(results: Connection, target: str, encoding: str, options: dict[str, An
             for group, report in check_vectors(made, names, **options):
                 send(("outcome", Outcome(f"{target} {group}", report.passed, str(report), report.as_dict())))
         else:
+            assert encoding is not None
             report = check(_watched(found, send), encoding, **options)
             send(("outcome", Outcome(target, report.passed, str(report), report.as_dict())))
         send(("end", None))
