@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from refrope.encodings import Resonance, RotaryEncoding
-from refrope.errors import check_integer
+from refrope.errors import check_integer, check_length
 
 FloatArray = npt.NDArray[np.float64]
 
 _CHUNK = 1 << 20  # entries of the largest temporary array
 _FLOAT32_BYTES = 4
-_LONGEST = 2**63 - 1  # tokens: positions are int64
 
 
 # ---- a pair alone: which phases has training shown? ----
@@ -37,7 +36,7 @@ def critical_pair(encoding: RotaryEncoding, length: int) -> int:
     ----------
     Wang et al. 2024, arXiv:2403.00071, Section 3: "pre-critical" pairs.
     """
-    length = check_integer("critical_pair", "length", length, 1, _LONGEST)
+    length = check_length("critical_pair", "length", length)
     return int((encoding.wavelengths < length).sum())
 
 
@@ -63,7 +62,7 @@ def circle_coverage(encoding: RotaryEncoding, length: int) -> FloatArray:
     ValueError
         `length` not a whole number of at least 1.
     """
-    length = check_integer("circle_coverage", "length", length, 1, _LONGEST)
+    length = check_length("circle_coverage", "length", length)
     return np.minimum(1.0, length / encoding.wavelengths)
 
 
@@ -138,8 +137,8 @@ def feature_gap_enumerated(encoding: RotaryEncoding, train_length: int, test_len
 def _check_lengths(
     function: str, encoding: RotaryEncoding, train_length: int, test_length: int
 ) -> tuple[RotaryEncoding, int, int]:
-    train_length = check_integer(function, "train_length", train_length, 1, _LONGEST)
-    test_length = check_integer(function, "test_length", test_length, train_length + 1, _LONGEST)
+    train_length = check_length(function, "train_length", train_length)
+    test_length = check_length(function, "test_length", test_length, train_length + 1)
     return encoding.for_length(test_length), train_length, test_length
 
 

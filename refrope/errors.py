@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 _LONGEST = 200  # characters of a value in a message
-_FAR = 2**53  # a limit from here on is int64's, and nobody's business below it
+_LAST_POSITION = 2**63 - 1  # positions are int64
 
 
 def describe(value: Any) -> str:
@@ -40,10 +40,17 @@ def check_integer(function: str, argument: str, value: object, least: int, most:
     """`value` as an int, or an error unless it is a whole number in [least, most]."""
     fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not fits or value < least or (most is not None and value > most):  # type: ignore[operator]
-        far = most is None or (most >= _FAR and not (fits and value > most))  # type: ignore[operator]
-        wanted = f"an integer >= {least}" if far else f"an integer in [{least}, {most}]"
+        wanted = f"an integer >= {least}" if most is None else f"an integer in [{least}, {most}]"
         raise ValueError(f"{function}: {argument} is {value!r}, expected {wanted}")
     return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def check_length(function: str, argument: str, value: object, least: int = 1) -> int:
+    """`value` as a number of tokens, or an error unless it is a whole number >= `least` that positions can count."""
+    length = check_integer(function, argument, value, least)
+    if length > _LAST_POSITION:
+        raise ValueError(f"{function}: {argument} is beyond 2^63 - 1, expected what int64 positions can count")
+    return length
 
 
 def check_number(
@@ -54,8 +61,9 @@ def check_number(
     if fits:
         try:
             number = float(value)  # type: ignore[arg-type]
-        except OverflowError:  # an integer of more than 308 digits
-            number = math.inf
+        except OverflowError:
+            said = "an integer too large for a float"
+            raise ValueError(f"{function}: {argument} is {said}, expected {wanted}") from None
         fits = math.isfinite(number) and (number > least if above else number >= least)
     if not fits:
         raise ValueError(f"{function}: {argument} is {value!r}, expected {wanted}")

@@ -25,14 +25,13 @@ from refrope.encodings import Resonance, RotaryEncoding
 from refrope.encodings.huggingface import HuggingFaceWarning
 from refrope.encodings.huggingface_fields import ALIASES, read_config
 from refrope.encodings.names import CLASSES, NAMES, OPTIONS, Specification, encoding_from, flag, parse, value_of
-from refrope.errors import check_integer, check_name
+from refrope.errors import check_length, check_name
 from refrope.files import check_file_place
 from refrope.methods import Lengths
 from refrope.report import format_table, parameters
 
 _TRAIN_LENGTH = 64
 _TEST_TO_TRAIN = 4  # how much longer tests are, where nobody says
-LONGEST = 2**62  # tokens: half of what int64 positions reach
 _FLAGS = [key for key in OPTIONS if key != "train_length"]  # --train-length is that of all methods here
 _EPILOG = f"""\
 A name may carry options, as in yarn:factor=8,ramp=turns. With a configuration, L is the original length that it names,
@@ -183,9 +182,8 @@ def _lengths(options: argparse.Namespace, specification: Specification) -> tuple
         train = getattr(inner, "original_length", longest) if train is None else train
         if test is None and longest > train:
             test = longest
-    train = check_integer("inspect", "train_length", _TRAIN_LENGTH if train is None else train, 1, LONGEST // 4)
-    test = _TEST_TO_TRAIN * train if test is None else test
-    test = check_integer("inspect", "test_length", test, train + 1, LONGEST)
+    train = check_length("inspect", "train_length", _TRAIN_LENGTH if train is None else train)
+    test = check_length("inspect", "test_length", _TEST_TO_TRAIN * train if test is None else test, train + 1)
     return train, test
 
 

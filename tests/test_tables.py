@@ -258,7 +258,7 @@ def test_long_values_are_cut_in_messages():
 
 @pytest.mark.parametrize("make", [RoPE, LinearPI, lambda d, base: LinearPI(d, factor=base)])
 def test_integers_beyond_floats_are_a_value_error(make):
-    with pytest.raises(ValueError, match="expected a finite number"):
+    with pytest.raises(ValueError, match="is an integer too large for a float, expected a finite number"):
         make(8, 10**400)
-    with pytest.raises(ValueError, match="critical_pair: length is 1000"):
+    with pytest.raises(ValueError, match=r"critical_pair: length is beyond 2\^63 - 1"):
         critical_pair(RoPE(8), 10**400)

@@ -286,10 +286,7 @@ class Layer:
 
 
 def _number(name: str, value: object) -> float:
-    try:
-        return check_number(WHO, name, value, "a finite number", -np.inf)
-    except OverflowError:
-        raise ValueError(f"{WHO}: {name} is an integer too large for a float, expected a finite number") from None
+    return check_number(WHO, name, value, "a finite number", -np.inf)
 
 
 def _integer(name: str, value: object) -> int:

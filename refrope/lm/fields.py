@@ -73,7 +73,7 @@ class Fields:
         value = self._value(name, wanted, default)
         try:
             return check_number(WHO, name, value, wanted, least, above=above)
-        except (ValueError, OverflowError):  # an integer of hundreds of digits overflows
+        except ValueError:
             raise self.refuse(name, wanted) from None
 
     def text(self, name: str, known: Iterable[str] = (), default: str | None = None) -> str:
