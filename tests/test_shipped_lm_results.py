@@ -107,3 +107,30 @@ def test_the_table_of_continued_models_is_the_shipped_one():
     )
     assert "above YaRN's by {}, {}, {} and {} nats a token".format(*after) in PAGE
     assert "Before training it was {}, {}, {} and {}:".format(*(cell.split(" ")[0] for cell in before)) in PAGE
+
+
+def right_answers(name):
+    """Right answers of each encoding, by length and all depths together, and the first encoding's at depth 0."""
+    found = results("lm-retrieval", name)
+    assert found["complete"]
+    lengths = sorted({run["length"] for run in found["runs"]})
+    totals = {run["encoding"]: dict.fromkeys(lengths, 0) for run in found["runs"]}
+    for run in found["runs"]:
+        totals[run["encoding"]][run["length"]] += run["correct"]
+    at_start = [run["correct"] for run in found["runs"] if run["depth"] == 0][: len(lengths)]
+    return {encoding: list(by_length.values()) for encoding, by_length in totals.items()}, at_start
+
+
+def test_what_the_page_says_of_retrieval_is_shipped():
+    found, _ = right_answers("passkey")
+    names = {"none": "its own", "resonance": "Resonance of its own", "yarn": "YaRN", "resonance-yarn": "Resonance YaRN"}
+    assert found.keys() == names.keys()
+    for encoding, line in found.items():
+        assert f"| {names[encoding]} | {' | '.join(map(str, line))} |" in PAGE
+    needle = right_answers("needle")[0]["none"]
+    assert "is found {}, {}, {} and {} times of 10 at 1,024 to 8,192 tokens".format(*needle) in PAGE
+    kv, at_start = right_answers("kv")
+    said = "{}, {}, {} and {} right of 50 at 256 to 2,048 tokens, of which {}, {}, {} and {} are at depth 0"
+    assert said.format(*kv["none"], *at_start) in PAGE
+    for name in ("passkey", "needle", "kv"):
+        assert results("lm-retrieval", name)["command"] in PAGE
