@@ -8,7 +8,7 @@ import pytest
 from lm_standins import CONTEXT, transformer
 
 from refrope import RoPE, YaRN
-from refrope.lm import perplexity
+from refrope.lm import figures, perplexity
 from refrope.lm.perplexity import TAIL, check_lengths, measure, passes, summary
 from refrope.lm.progress import Silent
 from refrope.lm.swapping import swapped
@@ -135,7 +135,7 @@ def test_a_loss_that_forgets_the_first_token_would_be_seen(monkeypatch):
 
 @pytest.mark.parametrize(("context", "lines", "spans"), [(8192, 0, 1), (1024, 1, 1), (64, 0, 0)])
 def test_a_figure_shows_the_models_context_where_it_reaches(monkeypatch, context, lines, spans):
-    figures = pytest.importorskip("refrope.lm.figures")
+    pytest.importorskip("matplotlib")
     drawn = []
     monkeypatch.setattr(figures, "save", lambda plt, figure, path: drawn.append(figure))
     runs = [{"encoding": "none", "tokens": length, "perplexity": 9.0} for length in (512, 1024, 4096)]
