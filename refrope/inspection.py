@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import re
-import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from refrope.analysis import (
 )
 from refrope.encodings import Resonance, RotaryEncoding
 from refrope.encodings.huggingface import HuggingFaceWarning
-from refrope.encodings.huggingface_fields import ALIASES, read_config
+from refrope.encodings.huggingface_fields import noted, read_config, top_field
 from refrope.encodings.names import CLASSES, NAMES, OPTIONS, Specification, encoding_from, flag, parse, value_of
 from refrope.errors import check_length, check_name
 from refrope.files import check_file_place
@@ -141,12 +140,8 @@ def _run_method(name: str, options: argparse.Namespace) -> int:
 
 def load(who: str, specification: Specification, defaults: Mapping[str, Any]) -> RotaryEncoding:
     """The encoding that `specification` describes; warnings about a configuration go to standard error, a line each."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", HuggingFaceWarning)
-        encoding = encoding_from(who, specification, defaults)
-    for warning in caught:
-        print(f"refrope: {specification.path}: {' '.join(str(warning.message).split())}", file=sys.stderr)
-    return encoding
+    with noted(specification.path):
+        return encoding_from(who, specification, defaults)
 
 
 def _specification(options: argparse.Namespace) -> Specification:
@@ -189,8 +184,7 @@ def _lengths(options: argparse.Namespace, specification: Specification) -> tuple
 
 def longest_text(path: Path) -> int | None:
     """What a configuration says of the longest text that its model is made for, in tokens; None where it is silent."""
-    config = read_config(path)
-    found = next((config[name] for name in ALIASES["max_position_embeddings"] if config.get(name) is not None), None)
+    found = top_field(read_config(path), "max_position_embeddings")
     return int(found) if isinstance(found, (int, float)) and 1 <= found < 2**53 else None
 
 

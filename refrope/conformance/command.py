@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from refrope.conformance.checking import AXES, KINDS, MAX_POSITION, TIME_LIMIT, 
 from refrope.conformance.factories import NAMES
 from refrope.conformance.running import check_apart
 from refrope.encodings import RotaryEncoding
-from refrope.encodings.huggingface import HuggingFaceWarning
+from refrope.encodings.huggingface_fields import noted
 from refrope.encodings.names import parse
 from refrope.errors import check_name, comma_list
 from refrope.files import check_file_place
@@ -121,10 +120,5 @@ def outcomes(options: argparse.Namespace) -> Any:
 
 def _declared(text: str) -> RotaryEncoding:
     """The encoding that --encoding names; warnings about a configuration go to standard error, a line each."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", HuggingFaceWarning)
-        encoding = as_encoding(text)
-    for warning in caught:
-        said = " ".join(str(warning.message).split())
-        print(f"refrope: {parse('check', text).path}: {said}", file=sys.stderr)
-    return encoding
+    with noted(parse("check", text).path):
+        return as_encoding(text)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ LARGEST_FILE = 10_000_000  # bytes; the config.json of a published model has a f
 DEEPEST_NESTING = 64
 _LARGEST_INTEGER = 2**63 - 1
 
-ALIASES = {
+_ALIASES = {
     "rope_theta": ("rope_theta", "rotary_emb_base", "global_rope_theta"),
     "partial_rotary_factor": ("partial_rotary_factor", "rotary_pct"),
     "hidden_size": ("hidden_size", "n_embd"),
@@ -116,6 +119,21 @@ def rope_parameters(fields: Mapping[str, Any], notes: list[str]) -> tuple[dict[s
     return layers, nested
 
 
+@contextmanager
+def noted(where: object) -> Iterator[None]:
+    """Warnings about a configuration go to standard error, a line each, when what is inside is done."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", HuggingFaceWarning)
+        yield
+    for warning in caught:
+        print(f"refrope: {where}: {' '.join(str(warning.message).split())}", file=sys.stderr)
+
+
+def top_field(fields: Mapping[str, Any], name: str) -> Any:
+    """A configuration's top-level field, by any of its names; None where it is missing or null."""
+    return next((fields[n] for n in _ALIASES.get(name, (name,)) if fields.get(n) is not None), None)
+
+
 class Layer:
     """The fields of one layer type, and what there is to say about them.
 
@@ -163,7 +181,7 @@ class Layer:
 
     def top(self, name: str) -> Any:
         """The top-level field `name`, by any of its names; None where it is missing or null."""
-        return next((self.fields[n] for n in ALIASES.get(name, (name,)) if self.fields.get(n) is not None), None)
+        return top_field(self.fields, name)
 
     def integer(self, name: str) -> int | None:
         """The top-level field `name`, an integer >= 1; None where it is missing or null."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,13 +168,13 @@ def measure(
         A question that has no room by itself: before the first answer.
     """
     check_integer("lm tasks", "answer_tokens", answer_tokens, 1)
-    encoded = [[_asked(tokenizer, *pair) for pair in _pairs(document)] for document in documents]
-    for asked in (asked for questions in encoded for asked in questions):
+    questions = [list(_questions(tokenizer, document)) for document in documents]
+    for _, _, asked in chain.from_iterable(questions):
         prompt(np.empty(0, np.int64), asked, length, answer_tokens, first)
     for number, document in enumerate(documents):
         text = tokenizer.encode(document.text, special=False)
-        for place, (question, reference) in enumerate(_pairs(document)):
-            kind, asked = kind_of(question, reference), encoded[number][place]
+        for place, (question, kind, asked) in enumerate(questions[number]):
+            reference = document.references[place]
             tokens, cut = prompt(text, asked, length, answer_tokens, first)
             said: list[int] = []
             for token in generate(reader, tokens, answer_tokens, eos=eos, vocabulary=tokenizer.vocabulary):
@@ -187,12 +188,11 @@ def measure(
             }
 
 
-def _pairs(document: Document) -> Iterator[tuple[str, str]]:
-    return zip(document.questions, document.references, strict=True)
-
-
-def _asked(tokenizer: Tokens, question: str, reference: str) -> IntArray:
-    return tokenizer.encode_inside(f"{_ASK[kind_of(question, reference)]}{question}{_ANSWER}")
+def _questions(tokenizer: Tokens, document: Document) -> Iterator[tuple[str, str, IntArray]]:
+    """Each question, its kind, and its tokens as they follow the document."""
+    for question, reference in zip(document.questions, document.references, strict=True):
+        kind = kind_of(question, reference)
+        yield question, kind, tokenizer.encode_inside(f"{_ASK[kind]}{question}{_ANSWER}")
 
 
 def _is_whole(text: str) -> bool:

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +17,7 @@ import numpy as np
 
 from refrope import kernels
 from refrope.encodings import RotaryEncoding
-from refrope.encodings.huggingface import HuggingFaceWarning
+from refrope.encodings.huggingface_fields import noted
 from refrope.encodings.names import parse
 from refrope.environment import environment
 from refrope.errors import check_integer, check_name, check_number, comma_list
@@ -149,12 +148,8 @@ def own_encoding(model: LanguageModel, options: argparse.Namespace) -> RotaryEnc
     """The model's encoding, or what --rope says; warnings go to standard error, a line each."""
     if options.rope is None:
         return model.encoding
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", HuggingFaceWarning)
-        encoding = from_rope_parameters(options.rope, model.encoding, model.context, model.rope_config)
-    for warning in caught:
-        print(f"refrope: --rope: {' '.join(str(warning.message).split())}", file=sys.stderr)
-    return encoding
+    with noted("--rope"):
+        return from_rope_parameters(options.rope, model.encoding, model.context, model.rope_config)
 
 
 def encodings_by_length(model: LanguageModel, options: argparse.Namespace) -> Encodings:

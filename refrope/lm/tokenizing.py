@@ -12,7 +12,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -171,10 +171,14 @@ class Tokenizer:
             As `encode`.
         """
         if self._drops_space and text:
-            before, both = (self.encode(f"\n{tail}", special=False) for tail in ("", text))
+            before, both = self._line_end, self.encode(f"\n{text}", special=False)
             if np.array_equal(both[: len(before)], before):  # nothing grew together across the seam
                 return both[len(before) :]
         return self.encode(text, special=False)
+
+    @cached_property
+    def _line_end(self) -> npt.NDArray[np.int64]:
+        return self.encode("\n", special=False)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens, special ones as they are written; bytes that are no UTF-8 become U+FFFD."""

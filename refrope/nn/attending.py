@@ -312,7 +312,12 @@ def check_one_rotation(who: str, encoding: RotaryEncoding | PositionMap) -> None
 
 
 def rotation_of(
-    encoding: RotaryEncoding | PositionMap | None, length: int, dtype: npt.DTypeLike, positions: Array | None = None
+    encoding: RotaryEncoding | PositionMap | None,
+    length: int,
+    dtype: npt.DTypeLike,
+    positions: Array | None = None,
+    *,
+    reach: int | None = None,
 ) -> Rotation:
     """What turns the queries and keys of `length` tokens: the tables of an encoding or map in its form for the length.
 
@@ -325,6 +330,8 @@ def rotation_of(
     dtype : float32 or float64
     positions : (..., length) ints, optional; 0 to length - 1 if None
         The encoding is taken in its form for the largest of them. Not for a map.
+    reach : int, optional
+        How many positions these are drawn from: the form for all of them then, which is the same for every draw.
 
     Raises
     ------
@@ -342,5 +349,5 @@ def rotation_of(
         return first if form.later is form else ByLayer((first, form.later.tables(length, dtype)), rest=True)
     if positions is None:
         return encoding.for_length(length).cos_sin(np.arange(length), dtype)
-    longest = int(positions.max(initial=-1)) + 1
+    longest = int(positions.max(initial=-1)) + 1 if reach is None else reach
     return encoding.for_length(max(length, longest)).cos_sin(positions, dtype)

@@ -18,7 +18,7 @@ from refrope.encodings.base import RotaryEncoding
 from refrope.encodings.position_map import PositionMap
 from refrope.errors import check_integer, describe
 from refrope.lm.training.losses import token_losses
-from refrope.nn.attending import Rotation, rotation_of
+from refrope.nn.attending import rotation_of
 from refrope.nn.transformer import Transformer
 from refrope.randomness import BitSource, bit_source, bounded_integers, permutation
 from refrope.train_positions import TrainPositions
@@ -147,16 +147,10 @@ class WindowTraining(ResumableTraining[WindowCourse]):
         rotation, positions = self._rotation, None
         if self.places is not None:
             positions = self.places.drawn(self.draws, len(rows), self.length)
-            rotation = self._drawn_rotation(positions)
+            reach = getattr(self.places, "limit", None)
+            rotation = rotation_of(self.encoding, self.length, self.model.dtype, positions, reach=reach)
             positions = positions if positions.ndim == 1 else None  # a window's own are in the tables alone
         return Batch(windows[:, :-1], windows[:, 1:], np.ones(self.length, np.bool_), rotation, positions)
-
-    def _drawn_rotation(self, positions: npt.NDArray[np.int64]) -> Rotation:
-        """One form for all batches, that for all positions that may be drawn; a draw's own would change with it."""
-        if self.encoding is None or isinstance(self.encoding, PositionMap):
-            return rotation_of(self.encoding, self.length, self.model.dtype)
-        reach = getattr(self.places, "limit", self.length)
-        return self.encoding.for_length(reach).cos_sin(positions, self.model.dtype)
 
     def test_epoch(self) -> None:
         """Find the loss of the watched windows."""
